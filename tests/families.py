@@ -1,0 +1,228 @@
+"""The families as tests see them: every configuration type of zoo.models.MODELS, made tiny.
+
+A new family needs no line here. Its tiny configurations are its smallest published size with the sizes of
+TINY put in, once as published and once with every yes/no and every choice turned to another value. What
+may be tested of it is what its Linen module declares, e.g. `traits = frozenset({"causal"})`:
+
+    causal          a position sees itself and what came before; a state reads a text piece by piece
+    bidirectional   a position sees the whole row, or the whole document of a packed row
+    recurrent       what a state remembers has a fixed size, and no row is too long
+    pair            reads two rows and compares or translates them
+    table           one vector a word, no positions
+
+Programs compiled here are compiled for a quick build, not for speed: six times less time to compile.
+"""
+
+import dataclasses
+import functools
+import typing
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import zoo.models
+from zoo.errors import ConfigError
+from zoo.layers import ACTIVATIONS
+from zoo.losses import cross_entropy
+from zoo.models.pure import Model
+
+TRAITS = {"causal", "bidirectional", "recurrent", "pair", "table"}
+SEQUENCE = ("causal", "bidirectional", "recurrent")
+
+# 100 words are stored as 128; 3 layers do not divide by an unroll of 2; no two sizes are alike.
+TINY = {
+    "vocab_size": 100,
+    "max_length": 16,
+    "num_layers": 3,
+    "num_heads": 2,
+    "d_model": 12,
+    "d_ff": 40,
+    "dropout_rate": 0.25,
+}
+B, T = 3, 12  # of every batch, so that programs are shared
+
+CHOICES = {"activation": tuple(ACTIVATIONS)}  # of fields that are no Literal
+NOT_MATHEMATICS = {"dtype", "remat"}  # choices that change how, not what; they have tests of their own
+
+
+@dataclass(frozen=True)
+class Case:
+    """A tiny configuration under test."""
+
+    name: str
+    config: typing.Any
+
+    @property
+    def traits(self) -> frozenset:
+        return zoo.models.MODELS[type(self.config)].traits
+
+    def model(self, **changes) -> Model:
+        return zoo.models.create(dataclasses.replace(self.config, **changes))
+
+    def has(self, field: str) -> bool:
+        return field in {f.name for f in dataclasses.fields(self.config)}
+
+
+def tiny(kind):
+    """The smallest published size of a configuration type, made tiny."""
+    published = [config for config in zoo.models.SIZES.values() if type(config) is kind]
+    smallest = min(published, key=lambda config: zoo.models.create(config).num_params(), default=kind())
+    names = {field.name for field in dataclasses.fields(kind)}
+    return dataclasses.replace(smallest, **{name: size for name, size in TINY.items() if name in names})
+
+
+def turned(config):
+    """`config` with every yes/no and every choice turned to another value."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        is_choice = isinstance(getattr(config, field.name), bool) or choices(config, field)
+        if is_choice and field.name not in NOT_MATHEMATICS:
+            changes[field.name] = alternatives(config, field)[0]
+    return dataclasses.replace(config, **changes)
+
+
+def choices(config, field) -> tuple:
+    """The values that a field of names may take; none for a number."""
+    annotation = typing.get_type_hints(type(config))[field.name]
+    if typing.get_origin(annotation) is typing.Literal:
+        return typing.get_args(annotation)
+    return CHOICES.get(field.name, ())
+
+
+def alternatives(config, field) -> list:
+    """Other values of a field that are valid: every other choice, or another number."""
+    value = getattr(config, field.name)
+    if choices(config, field):
+        return [choice for choice in choices(config, field) if choice != value]
+    if isinstance(value, bool):
+        return [not value]
+    assert isinstance(value, int | float), f"say in families.CHOICES which values {field.name!r} may take"
+    for other in (2 * value, value + 1, value / 2):
+        try:
+            if other != value:
+                dataclasses.replace(config, **{field.name: type(value)(other)})
+                return [type(value)(other)]
+        except ConfigError:
+            continue
+    raise AssertionError(f"no other value of {field.name} is valid")
+
+
+def _cases():
+    found = []
+    for kind in zoo.models.MODELS:
+        config = tiny(kind)
+        found.append(Case(kind.__name__, config))
+        if turned(config) != config:
+            found.append(Case(f"{kind.__name__}-turned", turned(config)))
+    return found
+
+
+CASES = _cases()
+
+
+def over(*traits: str, turned: bool = True, field: str = ""):
+    """Parametrises a test over the cases with any of `traits` (default: all) whose configuration has `field`;
+    without `turned`, one case a family."""
+    chosen = [
+        case
+        for case in CASES
+        if (not traits or case.traits & set(traits))
+        and (turned or not case.name.endswith("-turned"))
+        and (not field or case.has(field))
+    ]
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
+
+
+# --- arrays ---------------------------------------------------------------------------------------
+
+
+def parameters(model, *, seed=0, padding=0.0, dtype=np.float32):
+    """Parameters far from their first values, so that no bias is zero and every softmax has an opinion.
+
+    `padding` fills the rows that pad the vocabulary.
+    """
+    rng = np.random.default_rng(seed)
+
+    def array(path, spec):
+        stored = np.full(spec.shape, padding, dtype)
+        centre = 1.0 if path[-1].key == "scale" else 0.0
+        visible = tuple(slice(0, size) for size in spec.visible_shape)
+        stored[visible] = centre + 0.3 * rng.standard_normal(spec.visible_shape)
+        return stored
+
+    return jax.tree_util.tree_map_with_path(array, model.abstract())
+
+
+def tokens(model, rows=B, length=T, seed=1):
+    return np.random.default_rng(seed).integers(0, model.config.vocab_size, (rows, length)).astype(np.int32)
+
+
+def assert_close(got, want, tolerance=2e-5):
+    """Equal up to float32 rounding, relative to the largest number: one rounding is 6e-8, and a few hundred
+    of them add up to about 1e-6 in these models; a wrong mask or a wrong order shows at 1e-2."""
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    assert got.shape == want.shape
+    assert np.abs(got - want).max() <= tolerance * np.abs(want).max()
+
+
+# --- programs -------------------------------------------------------------------------------------
+
+
+@functools.cache
+def quick_options() -> dict:
+    """XLA options that compile a tiny program in a sixth of the time; none where this jaxlib does not know
+    them."""
+    options = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+    try:
+        jax.jit(lambda x: x, compiler_options=options)(0.0)
+    except Exception:  # what jaxlib raises for an option it does not know differs between versions
+        return {}
+    return options
+
+
+def jit(function, **arguments):
+    """jax.jit for a program that runs once or twice."""
+    return jax.jit(function, compiler_options=quick_options(), **arguments)
+
+
+@functools.cache
+def first_values(model):
+    return jit(model.init)(jax.random.key(0))
+
+
+@functools.partial(jit, static_argnums=0)
+def logits(model, params, inputs):
+    return model.apply(params, inputs)
+
+
+@functools.partial(jit, static_argnums=0)
+def features(model, params, inputs):
+    return model.features(params, inputs)[0]
+
+
+@functools.partial(jit, static_argnums=0)
+def step(model, params, inputs, state):
+    """(logits, state) of the next piece of a text."""
+    x_BTD, state = model.features(params, inputs, state=state)
+    return model.readout(params, x_BTD), state
+
+
+@functools.partial(jit, static_argnums=0)
+def train_logits(model, params, inputs, key):
+    return model.apply(params, inputs, train=True, rngs={"dropout": key})
+
+
+def train_loss(model, params, inputs, targets_BT, key):
+    """Mean nats with dropout, by the road that the train step takes; without it if there is no key."""
+    train = {} if key is None else {"train": True, "rngs": {"dropout": key}}
+    x_BTD, _ = model.features(params, inputs, **train)
+    nats, weight = cross_entropy(model.readout_stored(params, x_BTD), targets_BT, jnp.ones(targets_BT.shape))
+    return nats / weight
+
+
+@functools.partial(jit, static_argnums=0)
+def loss_and_gradients(model, params, inputs, targets_BT, key=None):
+    return jax.value_and_grad(train_loss, argnums=1)(model, params, inputs, targets_BT, key)

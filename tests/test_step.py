@@ -1,0 +1,184 @@
+"""The train step: one program, the same on every mesh, exact in parts, and closed to what is not finite."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from training import (
+    MESHES,
+    ROWS,
+    batch_of,
+    compiled,
+    eight_devices,
+    families,
+    initial,
+    mesh_of,
+    parts_of,
+    rows_of,
+    tiny_model,
+    train,
+)
+
+from zoo import checkpoint, optim, schedules
+from zoo.feed import prefetched
+from zoo.models import MODELS
+from zoo.sharding import place_rows
+
+
+@families
+@eight_devices
+def test_losses_are_the_same_on_every_mesh(kind):
+    """First loss within 1e-6, first ten within 1e-5, relative: sums in another order, nothing else."""
+    parts = parts_of(kind)
+    _, alone = train(parts, mesh_of())
+    for sizes in MESHES:
+        _, losses = train(parts, mesh_of(sizes))
+        np.testing.assert_allclose(losses[0], alone[0], rtol=1e-6, err_msg=str(sizes))
+        np.testing.assert_allclose(losses, alone, rtol=1e-5, err_msg=str(sizes))
+
+
+@families
+def test_ten_steps_learn_something(kind):
+    _, losses = train(parts_of(kind), mesh_of())
+    assert losses[-1] < losses[0] - 0.3, losses
+
+
+@families
+def test_many_steps_are_one_compilation(kind):
+    parts, mesh = parts_of(kind, seed=11), mesh_of()
+    train(parts, mesh, stop=4)
+    assert compiled(parts, mesh)._cache_size() == 1
+
+
+@families
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_micro_batches_equal_one_big_batch(kind, accumulate):
+    """Without dropout, whose masks follow the micro-batch. Targets are missing unevenly, so a mean of means would differ."""
+    model = tiny_model(kind, dropout_rate=0.0)
+    sgd = optim.SGD(learning_rate=0.1, momentum=0.0)  # keeps gradients' differences as small as they are
+    whole, losses = train(parts_of(kind, model=model, optimizer=sgd), mesh_of(), stop=3)
+    split, in_parts = train(parts_of(kind, model=model, optimizer=sgd, accumulate=accumulate), mesh_of(), stop=3)
+    np.testing.assert_allclose(in_parts, losses, rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), split.params, whole.params)
+
+
+@families
+@eight_devices
+def test_micro_batches_are_the_same_on_a_mesh(kind):
+    parts = parts_of(kind, accumulate=2)
+    _, alone = train(parts, mesh_of(), stop=3)
+    _, spread = train(parts, mesh_of((2, 2, 2)), stop=3)
+    np.testing.assert_allclose(spread, alone, rtol=1e-5)
+
+
+@families
+@pytest.mark.parametrize("poison", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_changes_nothing(kind, poison):
+    parts, mesh = parts_of(kind, average_decay=0.9), mesh_of()
+    with jax.set_mesh(mesh):
+        state = initial(parts, mesh)
+        before = jax.tree.map(np.asarray, state)
+        batch = batch_of(0, mesh)
+        batch = batch | {"weights": batch["weights"].at[0, 0].set(poison)}
+        after, numbers = compiled(parts, mesh)(state, batch)
+    assert not numbers["finite"]
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
+@families
+def test_an_update_that_overflows_is_not_stored(kind):
+    """Gradient and loss are finite here; what they would be added up to is not."""
+    parts, mesh = parts_of(kind, optimizer=optim.SGD(learning_rate=3e38, momentum=0.0), clip_norm=0.0), mesh_of()
+    state, _ = train(parts, mesh, stop=3)
+    assert all(bool(jnp.isfinite(x).all()) for x in jax.tree.leaves(state))
+
+
+@families
+def test_clipping_bounds_the_gradient_that_is_applied(kind):
+    sgd = optim.SGD(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    parts, mesh = parts_of(kind, optimizer=sgd, clip_norm=0.01, steps=1000), mesh_of()
+    with jax.set_mesh(mesh):
+        before = jax.tree.map(np.asarray, initial(parts, mesh).params)
+    state, _ = train(parts, mesh, stop=1)
+    rate = float(optim.learning_rate(sgd, schedules.Cosine(warmup_steps=2), 1000)(0))
+    moved = np.sqrt(sum(((a - b) ** 2).sum() for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(before), strict=True)))
+    np.testing.assert_allclose(moved, 0.01 * rate, rtol=1e-4)
+
+
+@families
+def test_the_average_follows_its_recurrence(kind):
+    parts, mesh = parts_of(kind, average_decay=0.5), mesh_of()
+    with jax.set_mesh(mesh):
+        state = initial(parts, mesh)
+        expected = jax.tree.map(np.asarray, state.params)
+        for step in range(4):
+            state, _ = compiled(parts, mesh)(state, batch_of(step, mesh))
+            decay = min(0.5, (1 + step) / (10 + step))
+            expected = jax.tree.map(lambda old, new: decay * old + (1 - decay) * np.asarray(new), expected, state.params)  # noqa: B023
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.average, expected)
+    assert state.best_params is state.average
+
+
+@families
+def test_dropout_changes_with_the_step_and_not_between_runs(kind):
+    model = tiny_model(kind, dropout_rate=0.5)
+    frozen = optim.SGD(learning_rate=1e-30, momentum=0.0, weight_decay=0.0)
+    parts, mesh = parts_of(kind, model=model, optimizer=frozen), mesh_of()
+    with jax.set_mesh(mesh):
+        state, losses = initial(parts, mesh), []
+        for _ in range(2):  # the same batch at two steps
+            state, numbers = compiled(parts, mesh)(state, batch_of(0, mesh))
+            losses.append(float(numbers["loss"]))
+    assert losses[0] != losses[1]
+    assert train(parts, mesh, stop=2)[1] == train(parts, mesh, stop=2)[1]
+
+
+@families
+@eight_devices
+def test_every_large_array_of_the_state_is_spread(kind):
+    """Parameters, moments and average alike: at most 2 % of the bytes are on every device."""
+    parts, mesh = parts_of(kind, average_decay=0.9), mesh_of((1, 2, 4))
+    with jax.set_mesh(mesh):
+        state = initial(parts, mesh)
+    kept = {name: x.nbytes for name, x in checkpoint.named_leaves(state).items() if x.sharding.is_fully_replicated}
+    total = sum(x.nbytes for x in jax.tree.leaves(state))
+    assert sum(kept.values()) < 0.02 * total, kept
+
+
+@families
+@eight_devices
+def test_the_state_stays_where_the_table_put_it(kind):
+    parts, mesh = parts_of(kind), mesh_of((2, 2, 2))
+    with jax.set_mesh(mesh):
+        placed = jax.tree.map(lambda x: x.sharding, initial(parts, mesh))
+    state, _ = train(parts, mesh, stop=1)
+    jax.tree.map(lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim) or pytest.fail(str(x.sharding)), state, placed)
+
+
+def test_two_batches_wait_ahead_and_none_is_lost():
+    placed = []
+    batches = prefetched(lambda item: placed.append(item) or item, range(6))
+    assert next(batches) == 0 and placed == [0, 1, 2]
+    assert list(batches) == [1, 2, 3, 4, 5]
+
+
+@eight_devices
+def test_each_device_gets_its_rows_and_only_those_are_read():
+    read = []
+
+    def rows(span):
+        read.append(span)
+        return rows_of(0, span)
+
+    mesh = mesh_of((2, 2, 2))
+    batch = place_rows(rows, ROWS, mesh)
+    assert sorted((span.start, span.stop) for span in read) == [(0, 4), (4, 8), (8, 12), (12, 16)]
+    np.testing.assert_array_equal(batch["targets"], rows_of(0, range(ROWS))["targets"])
+
+
+def test_parts_compare_by_what_they_are():
+    kind = next(iter(MODELS))
+    parts = parts_of(kind)
+    assert dataclasses.replace(parts, seed=4) != parts

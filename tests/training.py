@@ -1,0 +1,88 @@
+"""What the tests of training share: tiny models whose sizes divide over eight devices, and batches.
+
+Every family in zoo.models.MODELS is trained here; a new one joins by being in that table.
+"""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from zoo import models, optim, schedules, sharding
+from zoo.feed import place_rows
+from zoo.step import TrainStep
+from zoo.tasks import CausalLM
+
+SIZES = {"vocab_size": 65, "max_length": 32, "num_layers": 2, "num_heads": 4, "d_model": 32, "d_ff": 64}
+ROWS, LENGTH = 16, 24
+MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
+
+eight_devices = pytest.mark.skipif(
+    jax.device_count() != 8, reason="needs 8 devices: JAX_NUM_CPU_DEVICES=8, which conftest.py sets"
+)
+families = pytest.mark.parametrize("kind", models.MODELS, ids=lambda kind: kind.__name__)
+
+
+def tiny_model(kind, **changes):
+    names = {field.name for field in dataclasses.fields(kind)}
+    sizes = {name: size for name, size in (SIZES | {"dropout_rate": 0.1}).items() if name in names}
+    return models.create(kind(**(sizes | changes)))
+
+
+def parts_of(kind, *, optimizer=None, steps=10, model=None, **settings) -> TrainStep:
+    """A train step with AdamW and a cosine, unless told otherwise."""
+    model = model or tiny_model(kind)
+    tx = optim.transform(
+        optimizer or optim.AdamW(learning_rate=1e-2), schedules.Cosine(warmup_steps=2), steps, model.abstract()
+    )
+    return TrainStep(model, CausalLM(), tx, **({"seed": 3, "clip_norm": 1.0} | settings))
+
+
+def rows_of(step: int, rows: range) -> dict:
+    """Examples of a step: random tokens with a pattern that can be learned, and some targets left out."""
+    random = np.random.default_rng(step)
+    tokens = (random.integers(0, 65, (ROWS, 1)) + 3 * np.arange(LENGTH + 1)) % 65
+    noise = random.random(tokens.shape) < 0.2
+    tokens = np.where(noise, random.integers(0, 65, tokens.shape), tokens).astype(np.int32)
+    weights = (random.random((ROWS, LENGTH)) < 0.9).astype(np.float32)
+    chosen = slice(rows.start, rows.stop)
+    return CausalLM().batch({"tokens": tokens[chosen], "weights": weights[chosen]})
+
+
+def batch_of(step: int, mesh):
+    return place_rows(functools.partial(rows_of, step), ROWS, mesh)
+
+
+def mesh_of(sizes=(1, 1, 1)):
+    count = int(np.prod(sizes))
+    return sharding.make_mesh(sharding.MeshConfig(*sizes), jax.devices()[:count])
+
+
+@functools.cache
+def compiled(parts: TrainStep, mesh):
+    with jax.set_mesh(mesh):
+        return parts.compiled(mesh)
+
+
+@functools.cache
+def _initial(parts: TrainStep, mesh):
+    with jax.set_mesh(mesh):
+        return parts.init_on(mesh)
+
+
+def initial(parts: TrainStep, mesh):
+    """State 0, a copy: the train step gives up what it is given."""
+    return jax.tree.map(lambda x: x.copy(), _initial(parts, mesh))
+
+
+def train(parts: TrainStep, mesh, state=None, *, start=0, stop=10):
+    """(state, losses) after the steps from `start` to `stop`."""
+    losses = []
+    with jax.set_mesh(mesh):
+        state = initial(parts, mesh) if state is None else state
+        for step in range(start, stop):
+            state, numbers = compiled(parts, mesh)(state, batch_of(step, mesh))
+            losses.append(float(numbers["loss"]))
+    return state, losses

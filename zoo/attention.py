@@ -1,0 +1,113 @@
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762) and who may see whom.
+
+What a position may see is a value, not a flag and not a matrix built by the caller. Values combine:
+`Causal() & Segments(ids)` is the attention of packed documents.
+
+    Causal()            Causal() & Window(2)      Segments([1 1 2 2])
+    x . . .             x . . .                   x x . .
+    x x . .             x x . .                   x x . .
+    x x x .             . x x .                   . . x x
+    x x x x             . . x x                   . . x x          (rows look, columns are seen)
+
+Unlike a call of `jax.nn.dot_product_attention` the heads are moved in front of the positions first: on
+a CPU that is two to three times faster, and elsewhere the compiler chooses the layout anyway. A row that
+may see nothing (padding) yields zeros, never NaN.
+"""
+
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+
+from zoo.layers import dropout
+from zoo.sharding import constrain
+
+
+class Sees:
+    """Which of the attended positions S each position T may look at."""
+
+    def mask_BTS(self, query_BT, key_BS):
+        """Booleans, given the positions of both sides (the first dimension may be 1)."""
+        raise NotImplementedError
+
+    def __and__(self, other: "Sees") -> "Sees":
+        return Both(self, other)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Causal(Sees):
+    """Itself and what came before."""
+
+    def mask_BTS(self, query_BT, key_BS):
+        return key_BS[:, None, :] <= query_BT[:, :, None]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Window(Sees):
+    """Fewer than `size` positions away, on either side; with Causal, the last `size` positions."""
+
+    size: int = field(metadata={"static": True})
+
+    def mask_BTS(self, query_BT, key_BS):
+        return jnp.abs(query_BT[:, :, None] - key_BS[:, None, :]) < self.size
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Segments(Sees):
+    """The same document of a packed row. Ids count from 1; 0 is padding, seen by nobody."""
+
+    ids_BT: jax.Array
+
+    def mask_BTS(self, query_BT, key_BS):
+        same = self.ids_BT[:, :, None] == self.ids_BT[:, None, :]
+        return same & (self.ids_BT > 0)[:, None, :]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Lengths(Sees):
+    """The first `lengths` positions of each row."""
+
+    lengths_B: jax.Array
+
+    def mask_BTS(self, query_BT, key_BS):
+        return (key_BS < self.lengths_B[:, None])[:, None, :]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Both(Sees):
+    """What two rules both allow."""
+
+    one: Sees
+    other: Sees
+
+    def mask_BTS(self, query_BT, key_BS):
+        return self.one.mask_BTS(query_BT, key_BS) & self.other.mask_BTS(query_BT, key_BS)
+
+
+def attention(
+    q_BTHK, k_BSHK, v_BSHK, sees: Sees, *, query_BT=None, key_BS=None, dropout_rate=0.0, dropout_key=None
+):
+    """Each position's mean of the values it may see, weighted by softmax(q k / sqrt(K)).
+
+    `query_BT` and `key_BS` are positions in the row, 0, 1, 2, ... unless a cache says otherwise.
+    Scores and softmax are computed in at least float32; the result has the dtype of `v`.
+    """
+    dtype = jnp.promote_types(q_BTHK.dtype, jnp.float32)
+    query_BT = jnp.arange(q_BTHK.shape[1])[None] if query_BT is None else query_BT
+    key_BS = jnp.arange(k_BSHK.shape[1])[None] if key_BS is None else key_BS
+    mask_BTS = sees.mask_BTS(query_BT, key_BS)
+
+    q_BHTK, k_BHSK, v_BHSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
+    q_BHTK = q_BHTK * q_BHTK.shape[-1] ** -0.5
+    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=dtype)
+    scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, jnp.finfo(dtype).min)
+    weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1)
+    weights_BHTS = dropout(weights_BHTS, dropout_rate, dropout_key).astype(v_BHSK.dtype)
+    seen_BT = mask_BTS.any(-1)[:, None, :, None]
+    out_BHTK = jnp.where(seen_BT, jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK), 0)
+    return constrain(out_BHTK.swapaxes(1, 2), "BTHK")

@@ -1,0 +1,179 @@
+"""Checkpoints: the whole train state with its configuration beside it, written while training goes on.
+
+    checkpoints/1200/state/    every array of the train state (Orbax)
+    checkpoints/1200/meta/     JSON: configuration, digest of the data, digest and shapes of the state
+
+Orbax writes asynchronously and renames a finished step into place, so a process may be killed at any
+moment. It notices neither a flipped bit nor a changed dtype; therefore shapes and dtypes are compared
+before a restore and the state's digest after it, and a step that fails is passed over, loudly, for the
+one before. A run whose steps all fail is never started afresh: that is an error.
+"""
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from zoo import sharding
+from zoo.errors import CheckpointError, first_line, storage_errors
+from zoo.sharding import ParamSpec
+
+
+class Checkpoints:
+    """The checkpoints of one run. Close it, or use it in a `with`, so that no save stays behind."""
+
+    def __init__(self, folder: Path, keep: int = 2):
+        import orbax.checkpoint as ocp  # takes a second: only who saves or restores pays for it
+
+        self._ocp = ocp
+        self.folder = folder.absolute()
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep,
+            cleanup_tmp_directories=True,
+            async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
+        )
+        with storage_errors(self.folder):
+            self._manager = ocp.CheckpointManager(self.folder, options=options)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, *_):
+        self.close() if kind is None else self._manager.close()
+
+    def steps(self) -> list[int]:
+        """Steps on disk, oldest first: the folder's content, not a memory of it."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(entry.name) for entry in self.folder.iterdir() if entry.name.isdigit())
+
+    def save(self, state, specs, meta: dict[str, Any]) -> str:
+        """Starts writing `state`; returns its digest. A failure of the save before surfaces here."""
+        step, sums = int(state.step), leaf_sums(state, specs)
+        leaves = {
+            name: {"shape": list(x.shape), "dtype": str(x.dtype), "sums": sums[name]}
+            for name, x in named_leaves(state).items()
+        }
+        meta = meta | {"state_digest": digest_of(sums), "leaves": leaves}
+        items = self._ocp.args.Composite(
+            state=self._ocp.args.PyTreeSave(nested(named_leaves(state))), meta=self._ocp.args.JsonSave(meta)
+        )
+        with storage_errors(self.folder):
+            self._manager.save(step, args=items)
+        return meta["state_digest"]
+
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the state of a step."""
+        items = self._ocp.args.Composite(meta=self._ocp.args.JsonRestore())
+        return self._manager.restore(step, args=items)["meta"]
+
+    def restore(self, specs, mesh, note: Callable[[str], None]):
+        """The newest intact state, laid out on `mesh`; None where nothing was ever saved.
+
+        `specs` is the tree of a whole train state, or of a part of it. Steps that cannot be read or
+        whose sums differ are reported through `note` and passed over. Raises CheckpointError where
+        there are steps and none is intact.
+        """
+        found = self.steps()
+        for step in reversed(found):
+            try:
+                return self._restore(step, specs, mesh)
+            except Exception as error:  # whatever a damaged file makes the reader raise
+                note(f"checkpoint {step} is damaged ({first_line(error)}); trying the one before")
+        if found:
+            raise CheckpointError(
+                f"{self.folder}: {len(found)} checkpoint(s) found and none is intact; restore one from a copy, "
+                "or move the folder away to start afresh"
+            )
+        return None
+
+    def _restore(self, step: int, specs, mesh):
+        leaves = self.meta(step)["leaves"]
+        places = named_leaves(sharding.shardings(specs, mesh))
+        template = {}
+        for name, spec in named_leaves(specs).items():
+            if name not in leaves:
+                raise CheckpointError(f"it holds no {name}")
+            saved = (tuple(leaves[name]["shape"]), leaves[name]["dtype"])
+            if saved != (spec.shape, str(jnp.dtype(spec.dtype))):
+                raise CheckpointError(f"{name} is {saved[1]}{list(saved[0])}, not {spec.dtype}{list(spec.shape)}")
+            template[name] = jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=places[name])
+        item, ocp = nested(template), self._ocp
+        restore = ocp.args.PyTreeRestore(
+            item=item, restore_args=ocp.checkpoint_utils.construct_restore_args(item), partial_restore=True
+        )
+        arrays = named_leaves(self._manager.restore(step, args=ocp.args.Composite(state=restore))["state"])
+        state = jax.tree.unflatten(jax.tree.structure(specs), [arrays[name] for name in template])
+        for name, sums in leaf_sums(state, specs).items():
+            if sums != leaves[name]["sums"]:
+                raise CheckpointError(f"{name} is not what was saved: its sums differ")
+        return state
+
+    def wait(self) -> None:
+        """Until every save is on disk; raises what went wrong in the background."""
+        with storage_errors(self.folder):
+            self._manager.wait_until_finished()
+
+    def close(self) -> None:
+        self.wait()
+        self._manager.close()
+
+
+# --- names and digests ----------------------------------------------------------------------------
+
+
+def named_leaves(tree) -> dict[str, Any]:
+    """{"params/blocks/mlp/up/w": leaf, ...}: names that do not depend on Python classes."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def nested(leaves: dict[str, Any]) -> dict[str, Any]:
+    """The nested dict that `named_leaves` names."""
+    tree: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        *folders, last = name.split("/")
+        node = tree
+        for folder in folders:
+            node = node.setdefault(folder, {})
+        node[last] = leaf
+    return tree
+
+
+def state_digest(tree, specs) -> str:
+    """16 hexadecimal digits that two equal states share, on any mesh; vocabulary padding is left out."""
+    return digest_of(leaf_sums(tree, specs))
+
+
+def digest_of(sums: dict[str, list[int]]) -> str:
+    return hashlib.sha256(repr(sorted(sums.items())).encode()).hexdigest()[:16]
+
+
+def leaf_sums(tree, specs) -> dict[str, list[int]]:
+    """Two 32-bit sums of each array's bits, one plain and one weighted by position.
+
+    Sums of integers do not depend on their order, so no array is gathered, and every mesh agrees.
+    """
+    leaves = named_leaves(tree)
+    sums = _visible_sums(list(leaves.values()), tuple(jax.tree.leaves(specs)))
+    return {name: np.asarray(pair).tolist() for name, pair in zip(leaves, sums, strict=True)}
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _visible_sums(leaves: list[Any], specs: tuple[ParamSpec, ...]):
+    return [_sums(spec.visible(x)) for x, spec in zip(leaves, specs, strict=True)]
+
+
+def _sums(x):
+    width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
+    place = jnp.zeros(bits.shape, jnp.uint32)
+    for axis, size in enumerate(bits.shape):
+        place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
+    weight = ((place * jnp.uint32(2654435761)) ^ (place >> 15)) | 1  # Knuth's multiplicative hash, odd
+    return jnp.stack([bits.sum(dtype=jnp.uint32), (bits * weight).sum(dtype=jnp.uint32)])

@@ -1,0 +1,60 @@
+"""Which row of which epoch a training row is: a pure function of (seed, number), asked in any order.
+
+Grain's MapDataset does the shuffling: a permutation per epoch, by random access and without a state.
+Rows are numbered across steps, row r of step s being s * batch_size + r, whichever process asks.
+"""
+
+import hashlib
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+
+
+class Layout(Protocol):
+    """How a part's tokens become rows."""
+
+    num_rows: int
+    """Rows of a training epoch."""
+    num_phases: int
+    """In how many ways an epoch's rows can be cut."""
+    num_eval_rows: int
+    """Rows that hold every target exactly once, cut the first way."""
+    num_targets: int
+    """How many targets that makes."""
+    never_targets: np.ndarray
+    """The tokens that are context only, as nothing comes before them."""
+
+    def rows(self, rows_B: np.ndarray, phases_B: np.ndarray) -> dict[str, np.ndarray]:
+        """Rows by number; a number behind the last gives a row of weight 0."""
+
+
+class Order:
+    """The training rows of a layout, shuffled anew each epoch, without end."""
+
+    def __init__(self, layout: Layout, seed: int):
+        self.layout = layout
+        self.seed = seed
+
+    def rows(self, numbers: Iterable[int]) -> dict[str, np.ndarray]:
+        """The training rows with these numbers, counted from 0 over all steps."""
+        numbers = [int(i) for i in numbers]
+        rows_B = np.array([self._shuffled[i] for i in numbers], np.int64)
+        phases_B = np.array([self._phase(i // self.layout.num_rows) for i in numbers], np.int64)
+        return self.layout.rows(rows_B, phases_B)
+
+    @cached_property
+    def _shuffled(self):
+        import grain
+
+        rows = grain.MapDataset.range(self.layout.num_rows).seed(draw(self.seed, "rows") % 2**32)
+        return rows.shuffle().repeat(reseed_each_epoch=True)
+
+    def _phase(self, epoch: int) -> int:
+        return draw(self.seed, f"phase of epoch {epoch}") % self.layout.num_phases
+
+
+def draw(seed: int, purpose: str) -> int:
+    """64 random bits, the same on every machine and under every version of every library."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {purpose}".encode()).digest()[:8], "big")

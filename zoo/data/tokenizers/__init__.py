@@ -1,0 +1,92 @@
+"""Tokenizers: text to numbers and back.
+
+    name            vocabulary                      loses        end of text
+    byte            none needed                     nothing      256
+    char            the characters of the corpus    nothing      only between several documents
+    sentencepiece   trained on the corpus           nothing      <|endoftext|>
+    bpe             GPT-2's files                   nothing      <|endoftext|>
+    wordpiece       BERT's vocab.txt                white space  [SEP]
+
+`save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
+publishes them (vocab.json and merges.txt, vocab.txt, a .model file).
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from zoo.data.tokenizers import bpe, word_piece
+from zoo.data.tokenizers.bpe import BPETokenizer
+from zoo.data.tokenizers.byte import ByteTokenizer
+from zoo.data.tokenizers.char import CharTokenizer
+from zoo.data.tokenizers.saved import FILE, read_note
+from zoo.data.tokenizers.sentence_piece import SentencePieceTokenizer
+from zoo.data.tokenizers.word_piece import WordPieceTokenizer
+from zoo.errors import DataError, nearest
+
+
+class Tokenizer(Protocol):
+    """What every tokenizer can do."""
+
+    name: ClassVar[str]
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    @property
+    def eot(self) -> int | None:
+        """The token that ends one text and begins the next, if there is one; it decodes to nothing."""
+
+    @property
+    def digest(self) -> str:
+        """Equal for tokenizers that give every text the same tokens, in every process."""
+
+    def encode(self, text: str) -> np.ndarray:
+        """The tokens of a text, int32, without an end of text."""
+
+    def decode(self, ids: Iterable[int]) -> str: ...
+
+    def save(self, folder: Path) -> None:
+        """Writes what `load_tokenizer` reads, into a folder that is made if it is not there."""
+
+
+TOKENIZERS: dict[str, type[Any]] = {
+    "byte": ByteTokenizer,
+    "char": CharTokenizer,
+    "sentencepiece": SentencePieceTokenizer,
+    "bpe": BPETokenizer,
+    "wordpiece": WordPieceTokenizer,
+}
+
+
+def load_tokenizer(folder: Path | str) -> Tokenizer:
+    """The tokenizer that was saved in a folder, or that Hugging Face's files in it describe."""
+    folder = Path(folder)
+    note = read_note(folder)
+    if note is None:
+        return _load_published(folder)
+    if note["name"] not in TOKENIZERS:
+        raise DataError(
+            f"{folder / FILE}: unknown tokenizer {note['name']!r}{nearest(note['name'], TOKENIZERS)}"
+        )
+    tokenizer = TOKENIZERS[note["name"]].read(folder)
+    if tokenizer.digest != note.get("digest"):
+        raise DataError(
+            f"{folder}: its vocabulary is not the one that was saved there; save the tokenizer again"
+        )
+    return tokenizer
+
+
+def _load_published(folder: Path) -> Tokenizer:
+    names = {path.name.removesuffix(".gz") for path in folder.glob("*")}
+    if names.intersection(bpe.VOCAB):
+        return BPETokenizer.read(folder)
+    if word_piece.FILE in names:
+        return WordPieceTokenizer.read(folder)
+    if any(name.endswith(".model") for name in names):
+        return SentencePieceTokenizer.read(folder)
+    raise DataError(
+        f"{folder}: no tokenizer in it; it may hold {FILE}, vocab.json and merges.txt, vocab.txt or a .model"
+    )

@@ -1,0 +1,77 @@
+"""What a user can fix, one line each, and the exit code that a supervisor reads.
+
+The codes are the contract of every command (README.md, "Exit codes"): a scheduler may retry
+70, 71 and 75, and must leave the rest to a person.
+"""
+
+import contextlib
+import difflib
+from collections.abc import Iterable, Iterator
+
+
+class UserError(ValueError):
+    """Something a person can mend. The message is one line: what is wrong, the value, the remedy."""
+
+    exit_code = 2
+
+
+class ConfigError(UserError):
+    """A recipe, a field or a mesh that cannot be meant (exit 2)."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """Text, a table or a vocabulary that cannot be read as asked (exit 3)."""
+
+    exit_code = 3
+
+
+class CheckpointError(UserError):
+    """Checkpoints that exist and cannot be used, or belong to another configuration (exit 4)."""
+
+    exit_code = 4
+
+
+class NumericsError(UserError):
+    """A loss or gradient that is not finite (exit 5)."""
+
+    exit_code = 5
+
+
+class StorageError(UserError):
+    """A folder that is full, read-only or owned by a live run (exit 6)."""
+
+    exit_code = 6
+
+
+INTERNAL, PREEMPTED = 70, 75  # a defect of ours; stopped by a signal with a checkpoint saved
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """The closest of `words` as a hint to append to a message, or nothing."""
+    close = difflib.get_close_matches(word, list(words), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+STORAGE_SIGNS = ("RESOURCE_EXHAUSTED", "No space left", "Read-only file", "PERMISSION_DENIED", "Permission denied")
+
+
+@contextlib.contextmanager
+def storage_errors(path) -> Iterator[None]:
+    """Turns what a full, read-only or missing disk raises, in Python or in C++, into a StorageError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if isinstance(error, OSError) or any(sign in str(error) for sign in STORAGE_SIGNS):
+            raise StorageError(
+                f"{path}: cannot be written ({first_line(error)}); make room or choose another place"
+            ) from error
+        raise
+
+
+def first_line(error: BaseException) -> str:
+    """What went wrong, at the length of a line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

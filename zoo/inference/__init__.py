@@ -1,0 +1,1 @@
+"""What a trained or loaded model is used for."""

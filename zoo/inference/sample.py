@@ -1,0 +1,32 @@
+"""The text that a run writes at its end."""
+
+import sys
+from pathlib import Path
+
+from zoo.errors import UserError, storage_errors
+from zoo.inference.generate import Sampling, generate
+
+SAMPLING = Sampling(temperature=0.8, top_k=200)  # nanoGPT's sample.py
+
+
+def write_sample(recipe, model, params, tokenizer, folder: Path) -> None:
+    """Continues the recipe's prompt, on stderr and in samples.txt. A prompt that the tokenizer cannot
+    spell costs the sample, not the run."""
+    if not recipe.sample_tokens:
+        return
+    try:
+        prompt = tokenizer.encode(recipe.sample_prompt).tolist()
+        new = generate(
+            *(model, params, [prompt or [tokenizer.eot or 0]]),
+            max_new_tokens=recipe.sample_tokens,
+            sampling=SAMPLING,
+            seed=recipe.seed,
+            eot=tokenizer.eot,
+        )
+    except UserError as error:
+        print(f"no sample: {error}", file=sys.stderr)
+        return
+    text = recipe.sample_prompt + tokenizer.decode(new[0])
+    with storage_errors(folder):
+        (folder / "samples.txt").write_text(text + "\n", encoding="utf-8")
+    print(f"sample   {text}", file=sys.stderr)

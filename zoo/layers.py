@@ -1,0 +1,155 @@
+"""The mathematics that the families share: matmuls by equation, norms, lookups, dropout.
+
+Linen classes here only declare parameters; what they compute is a plain function of arrays. Every
+parameter is declared through `parameter`, which ties it to the letters of zoo/sharding.py.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.sharding import Lettered, constrain, stored_size
+
+ACTIVATIONS: dict[str, Callable] = {
+    "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form of arXiv 1606.08415 (BERT, nanoGPT)
+    "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # its tanh approximation (GPT-2)
+    "relu": jax.nn.relu,
+}
+
+
+def normal(std: float) -> Callable:
+    """Initial values std * N(0, 1), the same numbers on every version of JAX."""
+    return lambda key, shape: std * jax.random.normal(key, shape, jnp.float32)
+
+
+def constant(value: float) -> Callable:
+    return lambda key, shape: jnp.full(shape, value, jnp.float32)
+
+
+def parameter(
+    module: nn.Module, name: str, letters: str, dims: Mapping[str, int], init: Callable, contracted: int = 0
+):
+    """Declares a float32 parameter of `module`, stored with its vocabulary padded by zeros."""
+    shape = tuple(dims[letter] for letter in letters)
+
+    def boxed(key):
+        padding = [(0, stored_size(letter, size) - size) for letter, size in zip(letters, shape, strict=True)]
+        return Lettered(jnp.pad(init(key, shape), padding), letters, shape, contracted)
+
+    return module.param(name, boxed)
+
+
+class Linear(nn.Module):
+    """A matmul written as its equation: `Linear("BTD,DHK->BTHK", dims)` maps D to heads.
+
+    The input's letters are those kept, then those summed; the kernel's are those summed, then the new
+    ones. The bias has the new ones. Weights are cast to the input's dtype.
+    """
+
+    equation: str
+    dims: Mapping[str, int]
+    std: float = 0.02
+    bias: bool = True
+
+    @nn.compact
+    def __call__(self, x):
+        kept, summed, new = parse(self.equation)
+        w = parameter(self, "w", summed + new, self.dims, normal(self.std), contracted=len(summed))
+        y = matmul(x, w.astype(x.dtype), len(summed))
+        if self.bias:
+            y += parameter(self, "b", new, self.dims, constant(0.0)).astype(x.dtype)
+        return constrain(y, kept + new)
+
+
+def parse(equation: str) -> tuple[str, str, str]:
+    """("BT", "D", "HK") of "BTD,DHK->BTHK": the letters kept, summed and new."""
+    inputs, out = equation.split("->")
+    x, w = inputs.split(",")
+    summed = "".join(letter for letter in w if letter in x)
+    kept, new = x.removesuffix(summed), w.removeprefix(summed)
+    if x != kept + summed or w != summed + new or out != kept + new:
+        raise ValueError(f"equation {equation!r} is not of the form 'kept summed, summed new -> kept new'")
+    return kept, summed, new
+
+
+def matmul(x, w, summed: int):
+    """Sums the last `summed` dimensions of `x` with the first of `w`, as one flat matrix product.
+
+    Flattened to [rows, columns] the gradient runs twice as fast on a CPU, and compilers for other
+    devices flatten for themselves. The batch is the slowest dimension, so it stays sharded.
+    """
+    kept, new = x.shape[: x.ndim - summed], w.shape[summed:]
+    width = math.prod(w.shape[:summed])
+    return (x.reshape(-1, width) @ w.reshape(width, -1)).reshape(*kept, *new)
+
+
+class Embed(nn.Module):
+    """A table of learned vectors, looked up by row; `rows` is the letter that counts them."""
+
+    rows: str
+    dims: Mapping[str, int]
+    std: float = 0.02
+
+    def setup(self):
+        self.table = parameter(self, "table", self.rows + "D", self.dims, normal(self.std))
+
+    def __call__(self, ids_BT, dtype):
+        return lookup(self.table, ids_BT, self.rows).astype(dtype)
+
+    def attend(self, x, vocab_size: int):
+        """Logits of every row as the next token, [..., D] -> [..., V], in at least float32: the output
+        layer tied to the input table (arXiv 1608.05859).
+
+        The rows that pad the vocabulary come out as the lowest number there is, so that they take no
+        probability and give no gradient.
+        """
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
+        table_VD = constrain(self.table.astype(x.dtype), self.rows + ".")
+        logits_BV = jnp.einsum("BD,VD->BV", x_BD, table_VD, preferred_element_type=dtype)
+        if len(self.table) > vocab_size:
+            logits_BV = jnp.where(jnp.arange(len(self.table)) < vocab_size, logits_BV, jnp.finfo(dtype).min)
+        return constrain(logits_BV, "BV").reshape(*x.shape[:-1], -1)
+
+
+def lookup(table_VD, ids_BT, rows: str):
+    """Rows of a table. The table is gathered over D first: a lookup in a table that is spread over
+    the same axis as the batch would otherwise gather the whole batch."""
+    return constrain(jnp.take(constrain(table_VD, rows + "."), ids_BT, axis=0, mode="clip"), "BTD")
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation (arXiv 1607.06450) over D, computed in at least float32."""
+
+    dims: Mapping[str, int]
+    bias: bool = True
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        scale_D = parameter(self, "scale", "D", self.dims, constant(1.0))
+        bias_D = parameter(self, "bias", "D", self.dims, constant(0.0)) if self.bias else None
+        return layer_norm(x_BTD, scale_D, bias_D, self.epsilon)
+
+
+def layer_norm(x_BTD, scale_D, bias_D, epsilon: float):
+    x = x_BTD.astype(jnp.promote_types(x_BTD.dtype, jnp.float32))
+    centred = x - x.mean(-1, keepdims=True)
+    y = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + epsilon) * scale_D
+    return (y if bias_D is None else y + bias_D).astype(x_BTD.dtype)
+
+
+def dropout(x, rate: float, key):
+    """Zeroes a share `rate` of `x` and scales the rest up (Srivastava et al. 2014); nothing without a key."""
+    if key is None or rate == 0.0:
+        return x
+    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    return jnp.where(kept, x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def dropout_key(module: nn.Module):
+    """A fresh key of the stream "dropout" in training; None elsewhere, where no such stream is given."""
+    return module.make_rng("dropout") if module.has_rng("dropout") else None

@@ -1,0 +1,285 @@
+"""GPT: a causal Transformer language model.
+
+GPT-2 as published: "Language Models are Unsupervised Multitask Learners" (Radford et al. 2019), with the
+sizes of its release, and GPT-3's (Brown et al. 2020, arXiv 2005.14165, table 2.1). Learned positions,
+normalisation before each block and at the end, tanh GELU, output tied to the token table.
+
+What is unusual here: nothing in the mathematics. The blocks are one block scanned over stacked
+parameters, so that compile time does not grow with depth. GPT-3's layers alternate with a sparse
+attention whose pattern is not published; ours are all dense.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from zoo.attention import Causal, Segments, attention
+from zoo.errors import ConfigError, nearest
+from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+class FlopsPerToken(NamedTuple):
+    """Floating-point operations to train on one token, by the two conventions in use."""
+
+    full: float
+    """Attention counted over all positions (PaLM's appendix B, arXiv 2204.02311; nanoGPT)."""
+    causal: float
+    """Attention counted over the causal half only (llm.c)."""
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """GPT-2 small by default."""
+
+    vocab_size: int = 50257
+    """Words of the vocabulary; 0 in a recipe: as many as its tokenizer has."""
+    max_length: int = 1024
+    """Longest row, in tokens: the rows of the position table."""
+    num_layers: int = 12
+    """Blocks."""
+    num_heads: int = 12
+    """Attention heads; they divide d_model."""
+    d_model: int = 768
+    """Width of the residual stream."""
+    d_ff: int = 0
+    """Width of the feed-forward layer; 0: four times d_model, as published."""
+    dropout_rate: float = 0.1
+    """Share dropped after the embedding, of attention weights, and at the end of each branch."""
+    bias: bool = True
+    """Biases in matmuls and norms."""
+    activation: str = "gelu_tanh"
+    """gelu_tanh (GPT-2), gelu (the erf form) or relu."""
+    dtype: Literal["float32", "bfloat16", "float64"] = "float32"
+    """Of activations; parameters are float32, norms, softmax and logits at least that."""
+    remat: Literal["none", "dots", "full"] = "none"
+    """What the backward pass recomputes: nothing, all but the matmuls, or each whole block."""
+    layer_unroll: int = 1
+    """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
+
+    def __post_init__(self):
+        for field in ("max_length", "num_layers", "num_heads", "d_model"):
+            if getattr(self, field) < 1:
+                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
+        for field in ("vocab_size", "d_ff", "layer_unroll"):
+            if getattr(self, field) < 0:
+                raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
+        if self.d_model % self.num_heads:
+            fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
+            close = sorted(sorted(fits, key=lambda n: abs(n - self.num_heads))[:2])
+            raise ConfigError(
+                f"d_model={self.d_model} is not a multiple of num_heads={self.num_heads}; "
+                f"{' and '.join(map(str, close))} divide it"
+            )
+        if not 0.0 <= self.dropout_rate < 1.0:
+            raise ConfigError(f"dropout_rate={self.dropout_rate} must be at least 0 and less than 1")
+        for field, values in (("activation", ACTIVATIONS), ("remat", REMAT)):
+            if getattr(self, field) not in values:
+                hint = nearest(getattr(self, field), values)
+                raise ConfigError(f"{field}={getattr(self, field)!r} is none of {', '.join(values)}{hint}")
+        if self.dtype not in ("float32", "bfloat16", "float64"):
+            raise ConfigError(f"dtype={self.dtype!r} is none of float32, bfloat16, float64")
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """The size of every letter that the parameters use."""
+        return {
+            "V": self.vocab_size,
+            "T": self.max_length,
+            "N": self.num_layers,
+            "D": self.d_model,
+            "H": self.num_heads,
+            "K": self.d_model // self.num_heads,
+            "F": self.d_ff or 4 * self.d_model,
+        }
+
+    @property
+    def num_params(self) -> int:
+        """The closed form; a test holds it against the arrays."""
+        V, T, N, D, F = (self.dims[letter] for letter in "VTNDF")
+        kernels = 4 * D * D + 2 * D * F
+        biases = (4 * D + F + D) + 2 * D if self.bias else 0  # of the six matmuls, and of the two norms
+        norms = 2 * D
+        return V * D + T * D + N * (kernels + biases + norms) + D * (1 + self.bias)
+
+    def flops_per_token(self, length: int) -> FlopsPerToken:
+        """Forward and backward of one token in rows of `length`.
+
+        Every parameter is multiplied and added once forward and twice backward: 6 a parameter (the
+        tied table counts once, as output). Scores and mixing are 2 x 2 x T x D a layer forward, three
+        times that with the backward pass: 12 N D T, half of it where the future is not counted.
+        """
+        N, D = self.num_layers, self.d_model
+        return FlopsPerToken(
+            full=6 * self.num_params + 12 * N * D * length, causal=6 * self.num_params + 6 * N * D * length
+        )
+
+
+def _gpt3(num_layers, d_model, num_heads):
+    return GPTConfig(
+        num_layers=num_layers, d_model=d_model, num_heads=num_heads, max_length=2048, dropout_rate=0.0
+    )
+
+
+SIZES = {
+    "gpt_tiny": GPTConfig(vocab_size=256, max_length=128, num_layers=2, num_heads=4, d_model=64),
+    "gpt2": GPTConfig(),
+    "gpt2_medium": GPTConfig(num_layers=24, num_heads=16, d_model=1024),
+    "gpt2_large": GPTConfig(num_layers=36, num_heads=20, d_model=1280),
+    "gpt2_xl": GPTConfig(num_layers=48, num_heads=25, d_model=1600),
+    # GPT-3, table 2.1. Two rows of it do not multiply out and are read as everybody reads them: XL's 24
+    # heads of 128 are 16 in a model of 2,048; the 13B model is 5,120 wide, not 5,140.
+    "gpt3_small": _gpt3(12, 768, 12),
+    "gpt3_medium": _gpt3(24, 1024, 16),
+    "gpt3_large": _gpt3(24, 1536, 16),
+    "gpt3_xl": _gpt3(24, 2048, 16),
+    "gpt3_2.7b": _gpt3(32, 2560, 32),
+    "gpt3_6.7b": _gpt3(32, 4096, 32),
+    "gpt3_13b": _gpt3(40, 5120, 40),
+    "gpt3_175b": _gpt3(96, 12288, 96),
+}
+
+
+class GPT(nn.Module):
+    """Tokens to features, and features to logits."""
+
+    traits = frozenset({"causal"})  # the contract tests that apply; tests/families.py lists them all
+    config: GPTConfig
+
+    def setup(self):
+        cfg = self.config
+        self.tokens = Embed("V", cfg.dims)
+        self.positions = Embed("T", cfg.dims)
+        block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
+        self.blocks = nn.scan(
+            block,
+            variable_axes={"params": 0},
+            split_rngs={"params": True, "dropout": True},
+            in_axes=(nn.broadcast, nn.broadcast, 0),
+            length=cfg.num_layers,
+            unroll=cfg.layer_unroll or cfg.num_layers,
+            metadata_params={nn.meta.PARTITION_NAME: "N"},
+        )(cfg)
+        self.norm = LayerNorm(cfg.dims, cfg.bias)
+
+    def features(self, inputs, state):
+        cfg, tokens_BT = self.config, inputs["tokens"]
+        _, T = tokens_BT.shape
+        if T > cfg.max_length:
+            raise ValueError(f"a row of {T} tokens is longer than the model, max_length={cfg.max_length}")
+        if state is not None and T > state["k_NBSHK"].shape[2]:
+            raise ValueError(f"a row of {T} tokens does not fit a state of length {state['k_NBSHK'].shape[2]}")
+        if state is not None and "segments" in inputs:
+            raise ValueError("inputs with 'segments' are whole rows; they cannot be read into a state")
+        place_BT = jnp.arange(T)[None] + (0 if state is None else state["length_B"][:, None])
+        sees = Causal()
+        if "segments" in inputs:
+            sees &= Segments(inputs["segments"])
+
+        x_BTD = self.tokens(tokens_BT, cfg.dtype) + self.positions(inputs.get("positions", place_BT), cfg.dtype)
+        x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
+        cache = None if state is None else (state["k_NBSHK"], state["v_NBSHK"])
+        x_BTD, read = self.blocks(x_BTD, sees, place_BT, cache)
+        if state is not None:
+            state = remember(state, read, place_BT, inputs.get("lengths", T))
+        return self.norm(x_BTD), state
+
+    def readout(self, x):
+        """Features [..., D] to logits over the stored vocabulary."""
+        return self.tokens.attend(x, self.config.vocab_size)
+
+    def initial_state(self, batch_size: int, length: int) -> dict:
+        """An empty cache: keys and values of every layer, and how many positions each row has read."""
+        cfg = self.config
+        shape = (cfg.num_layers, batch_size, length, cfg.num_heads, cfg.dims["K"])
+        return {
+            "k_NBSHK": jnp.zeros(shape, cfg.dtype),
+            "v_NBSHK": jnp.zeros(shape, cfg.dtype),
+            "length_B": jnp.zeros(batch_size, jnp.int32),
+        }
+
+
+def remember(state, read, place_BT, lengths_B) -> dict:
+    """The cache with the keys and values that all layers have just read, written at their places.
+
+    Padding at the end of a row is written too, and then overwritten: a row goes on after its length,
+    and nothing looks at a place that is still to come.
+    """
+    row_B1 = jnp.arange(place_BT.shape[0])[:, None]
+    k_NBTHK, v_NBTHK = read
+    return {
+        "k_NBSHK": state["k_NBSHK"].at[:, row_B1, place_BT].set(k_NBTHK),
+        "v_NBSHK": state["v_NBSHK"].at[:, row_B1, place_BT].set(v_NBTHK),
+        "length_B": state["length_B"] + lengths_B,
+    }
+
+
+class Block(nn.Module):
+    """Attention, then a feed-forward layer, each normalised before and added to the stream."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, sees, place_BT, cache):
+        cfg = self.config
+        norm1 = LayerNorm(cfg.dims, cfg.bias, name="norm1")
+        norm2 = LayerNorm(cfg.dims, cfg.bias, name="norm2")
+        mixed_BTD, read = Attention(cfg, name="attention")(norm1(x_BTD), sees, place_BT, cache)
+        x_BTD += mixed_BTD
+        x_BTD += FeedForward(cfg, name="mlp")(norm2(x_BTD))
+        return x_BTD, read
+
+
+class Attention(nn.Module):
+    """Multi-head attention, over the row itself or over a cache with the row written into it."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTD, sees, place_BT, cache):
+        cfg, dims = self.config, self.config.dims
+        q_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="query")(x_BTD)
+        k_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="key")(x_BTD)
+        v_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="value")(x_BTD)
+        k_BSHK, v_BSHK, read = k_BTHK, v_BTHK, None
+        if cache is not None:
+            row_B1 = jnp.arange(len(x_BTD))[:, None]
+            k_BSHK = cache[0].at[row_B1, place_BT].set(k_BTHK)
+            v_BSHK = cache[1].at[row_B1, place_BT].set(v_BTHK)
+            read = (k_BTHK, v_BTHK)
+        y_BTHK = attention(
+            *(q_BTHK, k_BSHK, v_BSHK, sees),
+            query_BT=place_BT,
+            dropout_rate=cfg.dropout_rate,
+            dropout_key=dropout_key(self),
+        )
+        out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg), bias=cfg.bias, name="out")
+        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), read
+
+
+class FeedForward(nn.Module):
+    """Up, activation, down."""
+
+    config: GPTConfig
+
+    @nn.compact
+    def __call__(self, x_BTD):
+        cfg = self.config
+        h_BTF = ACTIVATIONS[cfg.activation](Linear("BTD,DF->BTF", cfg.dims, bias=cfg.bias, name="up")(x_BTD))
+        down = Linear("BTF,FD->BTD", cfg.dims, std=branch_std(cfg), bias=cfg.bias, name="down")
+        return dropout(down(h_BTF), cfg.dropout_rate, dropout_key(self))
+
+
+def branch_std(cfg: GPTConfig) -> float:
+    """Initial spread of what is added to the stream: 0.02 / sqrt(2 N) keeps the sum's variance
+    independent of depth (GPT-2, section 2.3)."""
+    return 0.02 / math.sqrt(2 * cfg.num_layers)

@@ -1,0 +1,42 @@
+"""Models with weights, from a folder.
+
+    model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import jax
+
+from zoo import models, sharding
+from zoo.checkpoint import Checkpoints
+from zoo.errors import CheckpointError
+from zoo.run import recipe_of
+
+
+def from_pretrained(folder: str | os.PathLike):
+    """(model, params, tokenizer) of a run's folder: the newest intact checkpoint, its average where the
+    run kept one, on this process's first device.
+
+    Raises CheckpointError where the folder is not a run's, or holds no intact checkpoint.
+    """
+    from zoo.data import load_tokenizer
+
+    recipe = recipe_of(folder)
+    model = models.create(recipe.model)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
+    return model, load_params(folder, model, mesh), load_tokenizer(Path(folder) / "tokenizer")
+
+
+def load_params(folder: str | os.PathLike, model, mesh) -> dict:
+    """The parameters of a run's folder, placed on `mesh`. Raises CheckpointError where `model` is another."""
+    recipe = recipe_of(folder)
+    if models.create(recipe.model).abstract() != model.abstract():
+        raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
+    part = "average" if recipe.average_decay else "params"
+    with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
+        found = checkpoints.restore({part: model.abstract()}, mesh, note=lambda text: print(text, file=sys.stderr))
+    if found is None:
+        raise CheckpointError(f"{folder} holds no checkpoint yet")
+    return found[part]

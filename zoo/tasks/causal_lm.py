@@ -1,0 +1,52 @@
+"""Language modelling from left to right: at every position, the next token.
+
+    example    the cat sat on the mat        tokens [T + 1]
+    inputs     the cat sat on the            tokens [T]
+    targets        cat sat on the mat        targets [T], weight 0 where none is meant
+"""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo.losses import cross_entropy
+
+
+@dataclass(frozen=True)
+class CausalLM:
+    """Predict each token from those before it."""
+
+    def batch(self, examples: dict[str, np.ndarray]) -> dict:
+        """{inputs, targets, weights} of examples with "tokens" [B, T + 1].
+
+        "segments" and "positions" [B, T] of packed rows pass through to the model; "weights" [B, T]
+        says which targets count (default: all).
+        """
+        tokens = examples["tokens"]
+        layout = {key: examples[key] for key in ("segments", "positions") if key in examples}
+        weights = examples.get("weights")
+        return {
+            "inputs": {"tokens": tokens[:, :-1], **layout},
+            "targets": tokens[:, 1:],
+            "weights": np.ones(tokens[:, 1:].shape, np.float32) if weights is None else weights,
+        }
+
+    def loss(self, x_BTD, readout, batch) -> dict:
+        """Sums over the batch: "loss" in nats and "weight", the number of targets that count."""
+        nats, weight = cross_entropy(readout(x_BTD), batch["targets"], batch["weights"])
+        return {"loss": nats, "weight": weight}
+
+    def metrics(self, sums: dict[str, float], dataset) -> dict[str, float]:
+        """Of a validation set: nats per token, perplexity, and bits per byte of its text.
+
+        Bits per byte compare models with different tokenizers, and with compressors. Where only a
+        part of the set was read, its bytes are taken in proportion.
+        """
+        loss = sums["loss"] / sums["weight"]
+        bytes_per_token = dataset.eval_bytes / dataset.num_eval_targets
+        return {
+            "eval_loss": loss,
+            "perplexity": math.exp(min(loss, 700.0)),  # beyond that a float overflows
+            "bits_per_byte": loss / math.log(2) / bytes_per_token,
+        }

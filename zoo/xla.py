@@ -1,0 +1,57 @@
+"""XLA settings that were measured to help, per jaxlib version; set before JAX starts, never by `import zoo`.
+
+An XLA flag that a jaxlib does not know aborts the process, and one that helps today may hurt after
+the next release. So the table names exact versions, a test starts JAX with every entry for the
+installed one, and an unknown version gets nothing. What the user has put into XLA_FLAGS wins.
+"""
+
+import importlib.util
+import os
+from importlib import metadata
+
+# {(jaxlib, platform): flags}. Each with its measurement.
+FLAGS: dict[tuple[str, str], tuple[str, ...]] = {
+    ("0.10.2", "cpu"): (
+        # YNN fusions off, on two cores of a Cascade Lake: the gradient of an MLP 154 -> 100 ms, its
+        # forward 120 -> 184 GFLOP/s, but a softmax [48,256,256] 3.1 -> 10.8 ms. Together, the train
+        # step of GPT 6x384 (T 256, B 8): 1.56 -> 1.39 s.
+        "--xla_cpu_experimental_ynn_fusion_type=",
+    ),
+}
+
+
+def apply(platform: str | None = None) -> list[str]:
+    """Adds the table's flags to XLA_FLAGS and returns those it added. Call it before the first device.
+
+    `platform` is "cpu", "gpu" or "tpu"; without one, it is what JAX will most likely start.
+    """
+    given = os.environ.get("XLA_FLAGS", "").split()
+    if given and not given[0].startswith("--"):  # the name of a file with flags, which cannot be added to
+        return []
+    names = {flag.partition("=")[0] for flag in given}
+    wanted = FLAGS.get((jaxlib_version(), platform or likely_platform()), ())
+    added = [flag for flag in wanted if flag.partition("=")[0] not in names]
+    if added:
+        os.environ["XLA_FLAGS"] = " ".join([*given, *added])
+    return added
+
+
+def jaxlib_version() -> str:
+    """The installed version without a local part ("0.10.2+cuda" is "0.10.2"); asking does not import JAX."""
+    try:
+        return metadata.version("jaxlib").partition("+")[0]
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+def likely_platform() -> str:
+    """JAX_PLATFORMS where it is set, else the accelerator whose plugin is installed, else cpu."""
+    first = os.environ.get("JAX_PLATFORMS", "").partition(",")[0].lower()
+    if first:
+        return "gpu" if first in ("cuda", "rocm") else first
+    if importlib.util.find_spec("libtpu"):
+        return "tpu"
+    return "gpu" if any(map(importlib.util.find_spec, GPU_PLUGINS)) else "cpu"
+
+
+GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin", "jax_rocm60_plugin", "jax_rocm7_plugin")
