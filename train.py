@@ -139,12 +139,12 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
 
 
 def complete(recipe, dataset):
-    """The recipe with what the data decides: the vocabulary's size, and the default name."""
+    """The recipe with what the data decides: the vocabulary's size."""
     size = dataset.tokenizer.vocab_size
     if recipe.model.vocab_size not in (0, size):
         raise ConfigError(
-            f"model.vocab_size={recipe.model.vocab_size}, but the {dataset.tokenizer.name} tokenizer has {size} "
-            "words; give the vocabulary that belongs to the model, or model.vocab_size=0 to follow the tokenizer"
+            f"model.vocab_size={recipe.model.vocab_size}, but the {dataset.tokenizer.name} tokenizer has "
+            f"{size} words; give the model's own vocabulary, or model.vocab_size=0 to follow the tokenizer"
         )
     return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vocab_size=size))
 
@@ -167,7 +167,9 @@ class Reporter:
 
     def __init__(self, recipe, model, mesh, log, start):
         device = mesh.devices.flat[0]
-        peak, self.peak_source = throughput.peak_flops(device.device_kind, device.platform, num_devices=mesh.size)
+        peak, self.peak_source = throughput.peak_flops(
+            device.device_kind, device.platform, num_devices=mesh.size
+        )
         self.speed = throughput.Throughput(
             recipe.data.batch_size * recipe.data.length,
             flops_per_token=recipe.model.flops_per_token(recipe.data.length).full,
@@ -216,8 +218,8 @@ class Reporter:
         if not numbers["finite"]:
             last = f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
             raise NumericsError(
-                f"step {step}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}: not finite, and not "
-                f"applied; {last}; lower the learning rate, or look at that step's data"
+                f"step {step}: loss {numbers['loss']}, gradient norm {numbers['grad_norm']}: not finite, and "
+                f"not applied; {last}; lower the learning rate, or look at that step's data"
             )
         self.speed.step()
         self.bar.advance(step)

@@ -62,7 +62,9 @@ def test_any_flipped_bit_is_noticed_and_the_step_before_is_used(kind, tmp_path):
     later, _ = train(parts, mesh, state, start=1, stop=2)
     first = bits(restored(tmp_path, parts, mesh))
     saved(tmp_path, parts, later, mesh)
-    files = [path for path in (tmp_path / "2" / "state").rglob("*") if path.is_file() and path.stat().st_size > 200]
+    files = [
+        path for path in (tmp_path / "2" / "state").rglob("*") if path.is_file() and path.stat().st_size > 200
+    ]
     largest = max(files, key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1

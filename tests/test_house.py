@@ -46,7 +46,9 @@ def test_only_sharding_writes_partition_specs():
     def names(path):
         return {name for found in imports(path).values() for name in found}
 
-    assert not breaking(lambda path: part(path) == "sharding" or not {"PartitionSpec", "NamedSharding"} & names(path))
+    assert not breaking(
+        lambda path: part(path) == "sharding" or not {"PartitionSpec", "NamedSharding"} & names(path)
+    )
 
 
 def test_only_models_layers_and_sharding_know_linen():
@@ -55,7 +57,9 @@ def test_only_models_layers_and_sharding_know_linen():
 
 def test_leaves_know_nothing_of_models():
     upwards = ("zoo.models", "zoo.recipes", "zoo.step")
-    assert not breaking(lambda path: part(path) not in LEAVES or not [m for m in imports(path) if m.startswith(upwards)])
+    assert not breaking(
+        lambda path: part(path) not in LEAVES or not [m for m in imports(path) if m.startswith(upwards)]
+    )
 
 
 def test_data_knows_no_jax():
@@ -64,17 +68,31 @@ def test_data_knows_no_jax():
 
 def test_nothing_imports_train_or_private_jax():
     private = ("jax._src", "jax.core", "jax.interpreters")
-    assert not breaking(lambda path: "train" not in imports(path) and not [m for m in imports(path) if m.startswith(private)])
+    assert not breaking(
+        lambda path: "train" not in imports(path) and not [m for m in imports(path) if m.startswith(private)]
+    )
 
 
 def test_no_pickle_no_eval_and_no_other_framework():
-    banned = {"pickle", "dill", "cloudpickle", "joblib", "marshal", "shelve", "torch", "tensorflow", "transformers"}
+    banned = {
+        "pickle",
+        "dill",
+        "cloudpickle",
+        "joblib",
+        "marshal",
+        "shelve",
+        "torch",
+        "tensorflow",
+        "transformers",
+    }
 
     def calls(path):
         nodes = (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
         return {node.func.id for node in nodes if isinstance(node.func, ast.Name)}
 
-    assert not breaking(lambda path: not banned & packages(path) and not {"eval", "exec", "compile"} & calls(path))
+    assert not breaking(
+        lambda path: not banned & packages(path) and not {"eval", "exec", "compile"} & calls(path)
+    )
 
 
 def test_there_is_no_drawer_for_everything():
@@ -111,4 +129,3 @@ def test_importing_zoo_is_quick_and_starts_nothing():
         if min(took) < 2:
             break
     assert min(took) < 2, took
-

@@ -14,7 +14,16 @@ def run(tmp_path_factory):
     """The folder of a tiny finished run."""
     folder = tmp_path_factory.mktemp("main")
     (folder / "text.txt").write_text("".join(f"line {i} of the text.\n" for i in range(400)))
-    argv = ["gpt_stdlib", "--data.path", str(folder / "text.txt"), *TINY, "--runs", str(folder), "--name", "run"]
+    argv = [
+        "gpt_stdlib",
+        "--data.path",
+        str(folder / "text.txt"),
+        *TINY,
+        "--runs",
+        str(folder),
+        "--name",
+        "run",
+    ]
     assert train.main(argv) == 0
     return folder / "run"
 
@@ -55,7 +64,9 @@ def test_show_reads_a_run(capsys, run):
 def test_generate_continues_the_prompt_reproducibly(capsys, run):
     lines, first = result(capsys, "generate", run, "line 3", "--tokens", "12", "--seed", "5")
     assert first["new_tokens"] == 12 and lines[0] == "line 3" + first["text"].splitlines()[0]
-    assert result(capsys, "generate", run, "line 3", "--tokens", "12", "--seed", "5")[1]["text"] == first["text"]
+    assert (
+        result(capsys, "generate", run, "line 3", "--tokens", "12", "--seed", "5")[1]["text"] == first["text"]
+    )
 
 
 def test_generate_goes_on_beyond_the_context(capsys, run):

@@ -23,10 +23,10 @@ from zoo.optim import (
     Lion,
     Muon,
     learning_rate,
-    orthogonalize,
     state_specs,
     transform,
 )
+from zoo.optim.muon import orthogonalize
 from zoo.schedules import Constant, Linear
 from zoo.sharding import MeshConfig, ParamSpec, make_mesh, shardings
 

@@ -58,7 +58,9 @@ def test_unknown_letter_names_the_parameter():
 
 
 def test_a_parameter_that_does_not_divide_is_named_with_its_size():
-    with pytest.raises(ConfigError, match=r"\['w'\]: dimension H=3 \(heads\) does not divide over mesh tensor=2"):
+    with pytest.raises(
+        ConfigError, match=r"\['w'\]: dimension H=3 \(heads\) does not divide over mesh tensor=2"
+    ):
         placement("DHK", (8, 3, 5), Mesh222(), exact="['w']")
 
 

@@ -17,8 +17,8 @@ from zoo import metrics
 ROOT = Path(__file__).parents[1]
 TINY = (
     "--data.tokenizer char --model.num-layers 1 --model.num-heads 2 --model.d-model 16 --model.max-length 32 "
-    "--data.length 32 --data.batch-size 8 --model.dropout-rate 0.1 --schedule.warmup-steps 2 --sample-tokens 8 --sample-prompt line "
-    "--eval-every 5 --log-every 1 --save-every 4 --steps 12"
+    "--data.length 32 --data.batch-size 8 --model.dropout-rate 0.1 --schedule.warmup-steps 2 "
+    "--sample-tokens 8 --sample-prompt line --eval-every 5 --log-every 1 --save-every 4 --steps 12"
 ).split()
 
 
@@ -74,7 +74,17 @@ def terminate_at_step_six(monkeypatch):
 def test_a_run_leaves_a_result_metrics_a_sample_and_a_tokenizer(text, capsys):
     code, result, err = run(text, capsys, "--name", "one")
     assert code == 0
-    assert {"recipe", "step", "loss", "eval_loss", "perplexity", "bits_per_byte", "tokens_per_s", "mfu", "seconds"} <= set(result)
+    assert {
+        "recipe",
+        "step",
+        "loss",
+        "eval_loss",
+        "perplexity",
+        "bits_per_byte",
+        "tokens_per_s",
+        "mfu",
+        "seconds",
+    } <= set(result)
     assert {"gzip_bits_per_byte", "order3_bits_per_byte", "run", "state_digest"} <= set(result)
     assert result["step"] == 12
     folder = text.parent / "runs" / "one"
@@ -97,7 +107,7 @@ def test_a_complete_run_says_so_and_repeats_its_result(text, capsys):
 
 
 def test_killed_twice_and_started_again_ends_with_the_same_digest(text, capsys):
-    """SIGKILL at moments that the run does not know of; then logs, checkpoints and digest are as undisturbed."""
+    """SIGKILL at moments that the run does not know of; logs and digest are as if undisturbed."""
     _, whole, _ = run(text, capsys, "--name", "whole")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for killed_at in ("4", "8"):
@@ -138,7 +148,9 @@ def test_sigterm_saves_the_step_and_the_same_command_continues(text, capsys, mon
 
 def test_watching_a_run_does_not_change_it(text, capsys):
     _, plain, _ = run(text, capsys, "--name", "plain")
-    _, watched, _ = run(text, capsys, "--name", "watched", "--log-every", "5", "--eval-every", "3", "--save-every", "5")
+    _, watched, _ = run(
+        text, capsys, "--name", "watched", "--log-every", "5", "--eval-every", "3", "--save-every", "5"
+    )
     assert watched["state_digest"] == plain["state_digest"]
 
 
@@ -266,7 +278,9 @@ def test_a_refusal_is_quick_and_starts_no_device(tmp_path):
         "sys.exit(status if not xla_bridge.backends_are_initialized() else 99)"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
     assert done.returncode == 2, done.stderr
     assert done.stderr.count("\n") == 1 and "optimizer.learning-rate" in done.stderr
     assert time.monotonic() - started < 10  # 2 s on an idle machine; the bound is for a busy one

@@ -35,7 +35,10 @@ def parts_of(kind, *, optimizer=None, steps=10, model=None, **settings) -> Train
     """A train step with AdamW and a cosine, unless told otherwise."""
     model = model or tiny_model(kind)
     tx = optim.transform(
-        optimizer or optim.AdamW(learning_rate=1e-2), schedules.Cosine(warmup_steps=2), steps, model.abstract()
+        optimizer or optim.AdamW(learning_rate=1e-2),
+        schedules.Cosine(warmup_steps=2),
+        steps,
+        model.abstract(),
     )
     return TrainStep(model, CausalLM(), tx, **({"seed": 3, "clip_norm": 1.0} | settings))
 

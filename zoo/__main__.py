@@ -1,8 +1,8 @@
 """`python -m zoo VERB`: look at models and runs, and use them.
 
-    list [PATTERN]              published sizes and recipes
-    show NAME                   a size, a recipe or a run's folder: settings, parameters, FLOPs
-    generate MODEL PROMPT       continue a text with a run's folder
+list [PATTERN]              published sizes and recipes
+show NAME                   a size, a recipe or a run's folder: settings, parameters, FLOPs
+generate MODEL PROMPT       continue a text with a run's folder
 """
 
 import argparse
@@ -18,7 +18,9 @@ from zoo.errors import INTERNAL, ConfigError, UserError, nearest
 
 def main(argv: list[str]) -> int:
     """Runs one verb; returns the exit code. The last line on stdout is one JSON object."""
-    parser = Parser(prog="python -m zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = Parser(
+        prog="python -m zoo", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
 
     verb = verbs.add_parser("list", help="published sizes and recipes")
@@ -35,7 +37,9 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--tokens", type=int, default=200, help="how many to write at most (200)")
     verb.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (0.8)")
     verb.add_argument("--top-k", type=int, default=200, help="draw among the k likeliest; 0: all (200)")
-    verb.add_argument("--top-p", type=float, default=1.0, help="draw among the likeliest that hold this share (1)")
+    verb.add_argument(
+        "--top-p", type=float, default=1.0, help="draw among the likeliest that hold this share (1)"
+    )
     verb.add_argument("--seed", type=int, default=0)
     verb.set_defaults(run=write)
 
@@ -70,9 +74,15 @@ def show_list(options) -> dict:
         print(f"{name:28} model   {count:>15,} parameters")
     for name in recipes:
         recipe = zoo.CONFIGS[name]
-        print(f"{name:28} recipe  {type(recipe.model).__name__}, {recipe.steps:,} steps of {recipe.data.batch_size} rows")
+        print(
+            f"{name:28} recipe  {type(recipe.model).__name__}, {recipe.steps:,} steps "
+            f"of {recipe.data.batch_size} rows"
+        )
     if not models and not recipes:
-        raise ConfigError(f"nothing is called {options.pattern!r}{nearest(options.pattern, [*zoo.list_models(), *zoo.CONFIGS])}")
+        raise ConfigError(
+            f"nothing is called {options.pattern!r}"
+            f"{nearest(options.pattern, [*zoo.list_models(), *zoo.CONFIGS])}"
+        )
     return {"models": models, "recipes": recipes}
 
 
@@ -90,7 +100,9 @@ def show(options) -> dict:
         recipe = zoo.CONFIGS[name]
     elif name not in SIZES:
         known = [*SIZES, *zoo.CONFIGS]
-        raise ConfigError(f"{name!r} is no model, recipe or run's folder{nearest(name, known)}; `python -m zoo list`")
+        raise ConfigError(
+            f"{name!r} is no model, recipe or run's folder{nearest(name, known)}; `python -m zoo list`"
+        )
     settings = config.to_json(SIZES[name] if recipe is None else recipe)
     print(json.dumps(settings, indent=2))
     model_config = SIZES[name] if recipe is None else recipe.model

@@ -87,8 +87,8 @@ class Checkpoints:
                 note(f"checkpoint {step} is damaged ({first_line(error)}); trying the one before")
         if found:
             raise CheckpointError(
-                f"{self.folder}: {len(found)} checkpoint(s) found and none is intact; restore one from a copy, "
-                "or move the folder away to start afresh"
+                f"{self.folder}: {len(found)} checkpoint(s) found and none is intact; restore one from a "
+                "copy, or move the folder away to start afresh"
             )
         return None
 
@@ -101,7 +101,9 @@ class Checkpoints:
                 raise CheckpointError(f"it holds no {name}")
             saved = (tuple(leaves[name]["shape"]), leaves[name]["dtype"])
             if saved != (spec.shape, str(jnp.dtype(spec.dtype))):
-                raise CheckpointError(f"{name} is {saved[1]}{list(saved[0])}, not {spec.dtype}{list(spec.shape)}")
+                raise CheckpointError(
+                    f"{name} is {saved[1]}{list(saved[0])}, not {spec.dtype}{list(spec.shape)}"
+                )
             template[name] = jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=places[name])
         item, ocp = nested(template), self._ocp
         restore = ocp.args.PyTreeRestore(

@@ -54,7 +54,13 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
-STORAGE_SIGNS = ("RESOURCE_EXHAUSTED", "No space left", "Read-only file", "PERMISSION_DENIED", "Permission denied")
+STORAGE_SIGNS = (
+    "RESOURCE_EXHAUSTED",
+    "No space left",
+    "Read-only file",
+    "PERMISSION_DENIED",
+    "Permission denied",
+)
 
 
 @contextlib.contextmanager

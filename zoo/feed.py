@@ -1,8 +1,8 @@
 """Batches on their way to the devices: two of them wait there while a step runs.
 
-    host      read 3      read 4      read 5
-    devices   [1 2] 3     [2 3] 4     [3 4] 5
-    step        0           1           2
+host      read 3      read 4      read 5
+devices   [1 2] 3     [2 3] 4     [3 4] 5
+step        0           1           2
 """
 
 import collections
@@ -28,7 +28,9 @@ def evaluation_batches(dataset, task, mesh, limit: int = 0) -> Iterator:
     chosen = range(count) if not 0 < limit < count else [i * count // limit for i in range(limit)]
 
     def place(index):
-        return place_rows(lambda rows: task.batch(dataset.eval_batch(index, rows)), dataset.cfg.batch_size, mesh)
+        return place_rows(
+            lambda rows: task.batch(dataset.eval_batch(index, rows)), dataset.cfg.batch_size, mesh
+        )
 
     return prefetched(place, chosen)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from zoo.data import DataConfig
 from zoo.errors import ConfigError
 from zoo.models.gpt import SIZES, GPTConfig
-from zoo.optim import OPTIMIZERS, AdamW, Optimizer
+from zoo.optim import OPTIMIZERS, AdamW, Muon, Optimizer
 from zoo.schedules import SCHEDULES, Cosine, Schedule
 from zoo.sharding import MeshConfig
 from zoo.tasks import TASKS, CausalLM
@@ -80,8 +80,8 @@ class Recipe:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.data.length > self.model.max_length:
             raise ConfigError(
-                f"data.length={self.data.length} is longer than the model, model.max_length={self.model.max_length}; "
-                "shorten the one or lengthen the other"
+                f"data.length={self.data.length} is longer than the model, "
+                f"model.max_length={self.model.max_length}; shorten the one or lengthen the other"
             )
         if self.data.batch_size % self.accumulate:
             raise ConfigError(
@@ -96,18 +96,39 @@ class Recipe:
 # What may change between two starts of one run: how it is computed, watched and stored, not what.
 # The data's digest is compared instead of the path to it, and `steps` by what the schedule does with it.
 EXEMPT = {
-    *("mesh.data", "mesh.fsdp", "mesh.tensor", "model.remat", "model.layer_unroll", "data.path", "data.vocab_path"),
+    *(
+        "mesh.data",
+        "mesh.fsdp",
+        "mesh.tensor",
+        "model.remat",
+        "model.layer_unroll",
+        "data.path",
+        "data.vocab_path",
+    ),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
     *("sample_prompt", "sample_tokens", "steps"),
 }
 
-# The default: a small GPT on the text that every Python carries. The numbers are measured in README.md.
+# The default: a small GPT on the text that every Python carries, sized for five minutes on two CPU cores.
+# Under this budget Muon beat AdamW (at its best rate) by 0.33 bits per byte, and width 128 beat 256 by
+# 0.06; half the batch, twice the steps, lost 0.06.
 _STDLIB = Recipe(
-    model=GPTConfig(vocab_size=0, max_length=256, num_layers=4, num_heads=4, d_model=256, dropout_rate=0.0),
-    data=DataConfig(tokenizer="sentencepiece", vocab_size=4096, length=256, batch_size=8, valid_fraction=0.05),
-    optimizer=AdamW(learning_rate=2e-3, beta2=0.99, weight_decay=0.1),
-    schedule=Cosine(warmup_steps=50, final_fraction=0.1),
-    steps=1000,
+    model=GPTConfig(
+        vocab_size=0,
+        max_length=256,
+        num_layers=4,
+        num_heads=4,
+        d_model=128,
+        dropout_rate=0.0,
+        layer_unroll=0,
+    ),
+    data=DataConfig(
+        tokenizer="sentencepiece", vocab_size=4096, length=256, batch_size=8, valid_fraction=0.05
+    ),
+    optimizer=Muon(learning_rate=6e-3, adam_learning_rate=6e-3),
+    schedule=Cosine(warmup_steps=30, final_fraction=0.05),
+    steps=600,
+    save_every=200,
     sample_prompt="def ",
 )
 
@@ -115,10 +136,15 @@ _STDLIB = Recipe(
 # for a CPU). --data.path is the text; published validation losses 1.88 and 1.4697.
 _SHAKESPEARE = Recipe(
     model=GPTConfig(
-        *(0, 64, 4, 4, 128),
+        vocab_size=0,
+        max_length=64,
+        num_layers=4,
+        num_heads=4,
+        d_model=128,
         dropout_rate=0.0,
         bias=False,
         activation="gelu",
+        layer_unroll=0,
     ),
     data=DataConfig(tokenizer="char", length=64, batch_size=12),
     optimizer=AdamW(learning_rate=1e-3, beta2=0.99, weight_decay=0.1),
@@ -172,4 +198,6 @@ _RECIPES = {
     "gpt2_xl": _gpt2("gpt2_xl", 2e-4, 40),
 }
 
-CONFIGS: dict[str, Recipe] = {name: dataclasses.replace(recipe, name=name) for name, recipe in _RECIPES.items()}
+CONFIGS: dict[str, Recipe] = {
+    name: dataclasses.replace(recipe, name=name) for name, recipe in _RECIPES.items()
+}

@@ -1,11 +1,11 @@
 """One run's folder: who owns it, which configuration it belongs to, what it has finished.
 
-    runs/NAME/config.json      the recipe, the digest of its data, versions; written before step 0
-    runs/NAME/metrics.jsonl    numbers by step
-    runs/NAME/checkpoints/     the train state by step
-    runs/NAME/tokenizer/       what turns text into this model's tokens
-    runs/NAME/samples.txt      text written at the end
-    runs/NAME/result.json      the last line of stdout, once the run is complete
+runs/NAME/config.json      the recipe, the digest of its data, versions; written before step 0
+runs/NAME/metrics.jsonl    numbers by step
+runs/NAME/checkpoints/     the train state by step
+runs/NAME/tokenizer/       what turns text into this model's tokens
+runs/NAME/samples.txt      text written at the end
+runs/NAME/result.json      the last line of stdout, once the run is complete
 """
 
 import fcntl
@@ -69,10 +69,13 @@ class RunFolder:
         steps = old["recipe"]["steps"]
         if steps != recipe.steps and recipe.schedule.depends_on_steps:
             kind = type(recipe.schedule).__name__
-            differing.append(f"steps: {steps} -> {recipe.steps}, which changes the {kind} schedule of steps already taken")
+            differing.append(
+                f"steps: {steps} -> {recipe.steps}, which changes the {kind} schedule of steps already taken"
+            )
         if differing:
             raise CheckpointError(
-                f"{self.path} belongs to another configuration ({'; '.join(differing)}); choose another --name"
+                f"{self.path} belongs to another configuration ({'; '.join(differing)}); "
+                "choose another --name"
             )
 
     def read(self, name: str) -> dict[str, Any] | None:

@@ -144,4 +144,3 @@ class TrainStep:
         """Sums of the task's loss over one batch, without dropout."""
         x_BTD, _ = self.model.features(params, batch["inputs"])
         return self.task.loss(x_BTD, functools.partial(self.model.readout_stored, params), batch)
-

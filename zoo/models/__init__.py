@@ -19,7 +19,9 @@ def create(config) -> Model:
     """
     if isinstance(config, str):
         if config not in SIZES:
-            raise ConfigError(f"unknown model {config!r}{nearest(config, SIZES)}; `python -m zoo list` shows all")
+            raise ConfigError(
+                f"unknown model {config!r}{nearest(config, SIZES)}; `python -m zoo list` shows all"
+            )
         config = SIZES[config]
     if type(config) not in MODELS:
         known = ", ".join(kind.__name__ for kind in MODELS)

@@ -177,7 +177,9 @@ class GPT(nn.Module):
         if T > cfg.max_length:
             raise ValueError(f"a row of {T} tokens is longer than the model, max_length={cfg.max_length}")
         if state is not None and T > state["k_NBSHK"].shape[2]:
-            raise ValueError(f"a row of {T} tokens does not fit a state of length {state['k_NBSHK'].shape[2]}")
+            raise ValueError(
+                f"a row of {T} tokens does not fit a state of length {state['k_NBSHK'].shape[2]}"
+            )
         if state is not None and "segments" in inputs:
             raise ValueError("inputs with 'segments' are whole rows; they cannot be read into a state")
         place_BT = jnp.arange(T)[None] + (0 if state is None else state["length_B"][:, None])
@@ -185,7 +187,9 @@ class GPT(nn.Module):
         if "segments" in inputs:
             sees &= Segments(inputs["segments"])
 
-        x_BTD = self.tokens(tokens_BT, cfg.dtype) + self.positions(inputs.get("positions", place_BT), cfg.dtype)
+        x_BTD = self.tokens(tokens_BT, cfg.dtype) + self.positions(
+            inputs.get("positions", place_BT), cfg.dtype
+        )
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
         cache = None if state is None else (state["k_NBSHK"], state["v_NBSHK"])
         x_BTD, read = self.blocks(x_BTD, sees, place_BT, cache)

@@ -47,7 +47,9 @@ class Model:
         return sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
 
     def _boxed(self, key):
-        return self.module.init(key, {"tokens": jnp.zeros((1, 1), jnp.int32)}, method=features_and_readout)["params"]
+        return self.module.init(key, {"tokens": jnp.zeros((1, 1), jnp.int32)}, method=features_and_readout)[
+            "params"
+        ]
 
     def num_params(self) -> int:
         """Parameters as papers count them: tied arrays once, padding not at all."""

@@ -1,6 +1,6 @@
 """Models with weights, from a folder.
 
-    model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
+model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
 """
 
 import os
@@ -36,7 +36,9 @@ def load_params(folder: str | os.PathLike, model, mesh) -> dict:
         raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
     part = "average" if recipe.average_decay else "params"
     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
-        found = checkpoints.restore({part: model.abstract()}, mesh, note=lambda text: print(text, file=sys.stderr))
+        found = checkpoints.restore(
+            {part: model.abstract()}, mesh, note=lambda text: print(text, file=sys.stderr)
+        )
     if found is None:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
     return found[part]

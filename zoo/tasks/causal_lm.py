@@ -1,8 +1,8 @@
 """Language modelling from left to right: at every position, the next token.
 
-    example    the cat sat on the mat        tokens [T + 1]
-    inputs     the cat sat on the            tokens [T]
-    targets        cat sat on the mat        targets [T], weight 0 where none is meant
+example    the cat sat on the mat        tokens [T + 1]
+inputs     the cat sat on the            tokens [T]
+targets        cat sat on the mat        targets [T], weight 0 where none is meant
 """
 
 import math

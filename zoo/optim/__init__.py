@@ -18,15 +18,29 @@ is unusual:
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
 
 from zoo.errors import ConfigError
+from zoo.optim.adafactor import scale_by_factored_moment, scale_to_parameters
+from zoo.optim.matrices import decay_mask, takes_muon
+from zoo.optim.muon import scale_by_orthogonalizing
+from zoo.optim.state import state_specs
 from zoo.schedules import Schedule
-from zoo.sharding import ParamSpec
+
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adafactor",
+    "AdamW",
+    "Lion",
+    "Muon",
+    "Optimizer",
+    "learning_rate",
+    "state_specs",
+    "transform",
+]
 
 # --- the optimizers -------------------------------------------------------------------------------
 # Each is its settings and its rule: `rule(rate, specs)` where `rate(peak)` is the function from a
@@ -232,177 +246,6 @@ def transform(optimizer: Optimizer, schedule: Schedule, steps: int, specs) -> op
 def learning_rate(optimizer: Optimizer, schedule: Schedule, steps: int) -> Callable:
     """The function from a step to its learning rate, for the log (for Muon, its matrices')."""
     return schedule.rate(optimizer.learning_rate, steps)
-
-
-# --- which parameters, and how they are matrices ---------------------------------------------------
-
-
-def decays(path) -> bool:
-    """Whether weight decay pulls at the parameter at this path of the tree: kernels and embeddings."""
-    return path[-1].key in ("w", "table")
-
-
-def decay_mask(specs):
-    return jax.tree_util.tree_map_with_path(lambda path, spec: decays(path), specs)
-
-
-def takes_muon(spec: ParamSpec) -> bool:
-    """Whether Muon's own step is for this parameter: a kernel that does not give words (V) or classes (C)."""
-    return spec.contracted > 0 and not set("VC") & set(spec.letters)
-
-
-def layer_axes(spec: ParamSpec) -> tuple[int, ...]:
-    """The dimensions of one layer's tensor: all but a leading N."""
-    return tuple(range(spec.letters.startswith("N"), len(spec.letters)))
-
-
-def matrix_axes(path, spec: ParamSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which dimensions are one layer's rows, and which its columns.
-
-    A kernel's rows are what it sums over, a table's are its vectors; norms and biases are one column.
-    """
-    axes = layer_axes(spec)
-    cut = (spec.contracted or 1) if decays(path) else len(axes)
-    return axes[:cut], axes[cut:]
-
-
-# --- Adafactor's parts ----------------------------------------------------------------------------
-
-
-class FactoredState(NamedTuple):
-    """The updates so far, and the running mean squares over each matrix's columns and over its rows.
-
-    Of a kernel NDHK: row [N, D, 1, 1], column [N, 1, H, K]. A norm or bias has all its entries in
-    `row`, and in `column` their mean, which cancels.
-    """
-
-    count: Any
-    row: Any
-    column: Any
-
-
-def scale_by_factored_moment(specs, decay_exponent: float) -> optax.GradientTransformation:
-    """Divides gradients by the root of their mean square, kept as row * column / mean(row) (algorithm 4).
-
-    The zeros of a padded vocabulary halve, say, both a column's mean and the mean of rows: they cancel.
-    """
-    eps = 1e-30  # the paper's epsilon_1
-
-    def means(tree, axes):  # over the rows (axes=0) or the columns (axes=1) of every matrix
-        def mean(path, spec, x):
-            return jnp.mean(x, matrix_axes(path, spec)[axes], keepdims=True)
-
-        return jax.tree_util.tree_map_with_path(mean, specs, tree)
-
-    def init(params):
-        zeros = jax.tree.map(jnp.zeros_like, params)
-        return FactoredState(jnp.zeros([], jnp.int32), row=means(zeros, 1), column=means(zeros, 0))
-
-    def update(updates, state, params=None):
-        count = optax.safe_increment(state.count)
-        decay = 1 - count.astype(jnp.float32) ** -decay_exponent  # 0 at the first update: no bias to correct
-        square = jax.tree.map(lambda g: g * g + eps, updates)
-        row, column = jax.tree.map(
-            lambda old, new: (decay * old + (1 - decay) * new).astype(old.dtype),
-            (state.row, state.column),
-            (means(square, 1), means(square, 0)),
-        )
-        updates = jax.tree.map(
-            # Each root by itself: row * column of a padding row would be below the smallest float32.
-            lambda g, r, c, m: g * jax.lax.rsqrt(r) * jnp.sqrt(m) * jax.lax.rsqrt(c),
-            updates,
-            row,
-            column,
-            means(row, 0),
-        )
-        return updates, FactoredState(count, row, column)
-
-    return optax.GradientTransformation(init, update)
-
-
-def scale_to_parameters(specs, clipping_threshold: float) -> optax.GradientTransformation:
-    """Clips the root mean square of each layer's change, then multiplies it by that of its parameter.
-
-    Padding does not count among the entries.
-    """
-    smallest = 1e-3  # the paper's epsilon_2: a tensor of zeros must be able to leave
-
-    def root_mean_square(spec, x):
-        axes = layer_axes(spec)
-        entries = math.prod(spec.visible_shape[axis] for axis in axes)
-        return jnp.sqrt(jnp.sum(x * x, axes, keepdims=True) / entries)
-
-    def scale(spec, update, param):
-        clipped = update / jnp.maximum(1, root_mean_square(spec, update) / clipping_threshold)
-        return clipped * jnp.maximum(smallest, root_mean_square(spec, param))
-
-    return optax.stateless(lambda updates, params: jax.tree.map(scale, specs, updates, params))
-
-
-# --- Muon's part ----------------------------------------------------------------------------------
-
-
-def scale_by_orthogonalizing(specs, steps: int) -> optax.GradientTransformation:
-    """Replaces every layer's matrix M = U S V^T by about 0.2 * sqrt(max(rows, columns)) * U V^T."""
-
-    def scale(spec, update):
-        if not takes_muon(spec):
-            return update  # nothing: this one is in the other group
-        first = len(spec.letters) - len(layer_axes(spec))  # 1 if stacked
-        rows = math.prod(spec.shape[first : first + spec.contracted])
-        x_NXY = update.reshape(*spec.shape[:first], rows, -1)
-        size = max(x_NXY.shape[-2:])
-        return (0.2 * math.sqrt(size) * orthogonalize(x_NXY, steps)).reshape(spec.shape)
-
-    return optax.stateless(lambda updates, params: jax.tree.map(scale, specs, updates))
-
-
-def orthogonalize(x, steps: int):
-    """Matrices [..., rows, columns] with their singular values brought near 1, by Newton-Schulz iteration.
-
-    The quintic a x + b (x x^T) x + c (x x^T)^2 x, whose coefficients Jordan tuned for speed: it lifts
-    small singular values fast and ends between 0.7 and 1.2 rather than at 1.
-    """
-    a, b, c = 3.4445, -4.7750, 2.0315
-    if x.shape[-2] > x.shape[-1]:  # the smaller Gram matrix is cheaper
-        return orthogonalize(x.mT, steps).mT
-    x /= jnp.linalg.norm(x, axis=(-2, -1), keepdims=True) + 1e-7
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
-    return x
-
-
-# --- the optimizer's state ------------------------------------------------------------------------
-
-
-def state_specs(tx: optax.GradientTransformation, specs):
-    """The tree of `tx.init(params)` with a ParamSpec for every array, so that one table places it all.
-
-    An array whose path ends in a parameter's has that parameter's letters, "1" where it keeps a
-    dimension at size one. Any other is a number per run, or ValueError: it would need letters of its own.
-    """
-    params = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
-    at = dict(jax.tree_util.tree_leaves_with_path(specs))
-
-    def describe(path, leaf):
-        spec = next((at[path[i:]] for i in range(len(path)) if path[i:] in at), None)
-        if spec is None and leaf.shape == ():
-            return ParamSpec("", (), (), leaf.dtype)
-        if spec is None or len(leaf.shape) != len(spec.shape):
-            raise ValueError(
-                f"optimizer state {jax.tree_util.keystr(path)} of shape {leaf.shape} is neither a scalar nor "
-                f"shaped like a parameter; keep its parameter's dimensions, at size one where reduced"
-            )
-        kept = [size == full for size, full in zip(leaf.shape, spec.shape, strict=True)]
-        return ParamSpec(
-            "".join(letter if keep else "1" for letter, keep in zip(spec.letters, kept, strict=True)),
-            leaf.shape,
-            tuple(size if keep else 1 for size, keep in zip(spec.visible_shape, kept, strict=True)),
-            leaf.dtype,
-        )
-
-    return jax.tree_util.tree_map_with_path(describe, jax.eval_shape(tx.init, params))
 
 
 # --- checks of the settings -----------------------------------------------------------------------
