@@ -1,5 +1,7 @@
 """Stop anywhere, go on exactly; restore on any mesh; never trust a damaged file."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
@@ -72,6 +74,16 @@ def test_any_flipped_bit_is_noticed_and_the_step_before_is_used(kind, tmp_path):
     notes = []
     assert bits(restored(tmp_path, parts, mesh, notes)) == first
     assert len(notes) == 1 and notes[0].startswith("checkpoint 2 is damaged")
+    assert (tmp_path / "2").exists()  # a reader changes nothing
+
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(tmp_path, 10) as checkpoints,
+    ):  # the run itself goes on and saves again
+        assert bits(checkpoints.restore(parts.specs(), mesh, notes.append)) == first
+        checkpoints.save(later, parts.specs(), {})
+    assert bits(restored(tmp_path, parts, mesh, notes)) == bits(later)
+    assert len(notes) == 2
 
 
 @families
@@ -84,6 +96,31 @@ def test_only_damaged_checkpoints_are_an_error_and_not_a_fresh_start(kind, tmp_p
             path.write_bytes(b"")
     with pytest.raises(CheckpointError, match="1 checkpoint.s. found and none is intact"):
         restored(tmp_path, parts, mesh)
+
+
+def test_a_reader_does_not_disturb_the_save_in_flight(tmp_path):
+    parts, mesh = parts_of(next(iter(MODELS))), mesh_of()
+    state, _ = train(parts, mesh, stop=1)
+    saved(tmp_path, parts, state, mesh)
+    in_flight = tmp_path / "2.orbax-checkpoint-tmp"
+    shutil.copytree(tmp_path / "1", in_flight)
+    assert bits(restored(tmp_path, parts, mesh)) == bits(state)
+    assert in_flight.exists()
+    with Checkpoints(tmp_path, 2):  # the owner sweeps what a killed run left
+        pass
+    assert not in_flight.exists()
+
+
+def test_a_step_that_is_not_saved_is_an_error(tmp_path):
+    parts, mesh = parts_of(next(iter(MODELS))), mesh_of()
+    state, _ = train(parts, mesh, stop=1)
+    saved(tmp_path, parts, state, mesh)
+    with (
+        jax.set_mesh(mesh),
+        Checkpoints(tmp_path, 2) as checkpoints,
+        pytest.raises(Exception, match="step 1"),
+    ):
+        checkpoints.save(state, parts.specs(), {})
 
 
 def test_no_checkpoint_is_none(tmp_path):
@@ -137,5 +174,5 @@ def test_names_and_nesting_are_inverse():
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written") as error:
-        Checkpoints(tmp_path / "file" / "checkpoints")
+        Checkpoints(tmp_path / "file" / "checkpoints", 2)
     assert "\n" not in str(error.value)

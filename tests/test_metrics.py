@@ -12,7 +12,7 @@ import threading
 import numpy as np
 import pytest
 
-from zoo import metrics, progress, throughput
+from zoo import metrics, progress
 from zoo.errors import ConfigError, StorageError
 from zoo.metrics import MetricsLog, plot_loss, print_result, records
 from zoo.progress import Progress
@@ -112,7 +112,7 @@ def test_a_missing_package_names_its_extra(module, use, extra, tmp_path, monkeyp
     monkeypatch.setattr(metrics.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError) as caught:
         use(tmp_path)
-    assert str(caught.value) == f'{module} is not installed; pip install "zoo[{extra}]"'
+    assert str(caught.value) == f'{module} is not installed; pip install -e ".[{extra}]"'
 
 
 def test_tensorboard_gets_the_same_numbers(tmp_path):
@@ -185,9 +185,9 @@ def test_without_a_terminal_there_is_one_plain_line_per_logged_step():
         bar.show({"step": 420, "eval_loss": 2.25, "perplexity": 9.4877, "bits_per_byte": 1.875})
         bar.note("saved [420]")
     assert stream.getvalue().splitlines() == [
-        "step 410/1000  loss 2.5000  31,204 tokens/s  MFU 41.2% (A)  19:40 left",
-        "step 420/1000  loss 2.5000  31,204 tokens/s  MFU 41.2% (A)  19:20 left",
-        "step 420/1000  eval loss 2.2500  perplexity 9.49  1.8750 bits/byte  19:20 left",
+        "step 410/1000  19:40 left  loss 2.5000  31,204 tokens/s  MFU 41.2% (A)",
+        "step 420/1000  19:20 left  loss 2.5000  31,204 tokens/s  MFU 41.2% (A)",
+        "step 420/1000  19:20 left  eval loss 2.2500  perplexity 9.49  1.8750 bits/byte",
         "saved [420]",
     ]
 
@@ -247,7 +247,8 @@ with Progress(8, start=4) as bar:
     for part in (
         "train",
         "8/8",
-        "loss 2.5000  eval loss 2.2500  1,234 tokens/s",
+        "loss 2.5000  1,234 tokens/s",
+        "step 8/8  eval loss 2.2500",
         "a note [bold] with brackets",
         "\x1b[",
     ):
@@ -334,11 +335,10 @@ def test_an_unknown_accelerator_has_no_peak_and_says_so():
     assert Throughput(1, flops_per_token=1.0, peak_flops=rate).read()["mfu"] is None
 
 
-def test_the_peak_of_a_cpu_is_measured_and_shared_by_its_devices(monkeypatch):
+def test_the_peak_of_a_cpu_is_measured_and_virtual_devices_have_none():
     rate, source = peak_flops("cpu", "cpu")
     assert 1e8 < rate < 1e14 and "measured" in source  # from a tenth of one core to a hundred sockets
-    monkeypatch.setattr(throughput, "measured_matmul_flops", lambda: 5e10)
-    assert peak_flops("cpu", "cpu", num_devices=8)[0] == 5e10
+    assert peak_flops("cpu", "cpu", num_devices=8)[0] is None
 
 
 def test_records_skips_what_is_not_a_record(tmp_path):

@@ -89,7 +89,7 @@ def test_a_mesh_that_does_not_fit_says_so_in_one_line(sizes):
 
 @pytest.mark.parametrize("sizes", [(0, 1, 1), (-2, 1, 1), (-1, -1, 1)])
 def test_impossible_mesh_sizes_are_refused(sizes):
-    with pytest.raises(ConfigError, match="mesh"):
+    with pytest.raises(ConfigError, match="data="):
         MeshConfig(*sizes)
 
 

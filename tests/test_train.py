@@ -186,6 +186,73 @@ def test_a_loss_that_is_not_finite_ends_with_exit_5_and_names_the_checkpoint(tex
     assert result["state_digest"] == clean["state_digest"]
 
 
+def test_a_run_killed_before_its_result_was_written_ends_with_the_same_result(text, capsys):
+    _, whole, _ = run(text, capsys)
+    folder = text.parent / "runs" / "gpt_stdlib"
+    (folder / "result.json").unlink()
+    _, again, _ = run(text, capsys)
+    timed = ("seconds", "tokens_per_s", "step_ms", "mfu")
+    assert {k: v for k, v in again.items() if k not in timed} == {
+        k: v for k, v in whole.items() if k not in timed
+    }
+    assert [r["step"] for r in metrics.records(folder / "metrics.jsonl") if "eval_loss" in r] == [5, 10, 12]
+
+
+def test_an_evaluation_that_a_kill_prevented_is_made_up_for(text, capsys, monkeypatch):
+    """Save and evaluation fall on step 4; the run dies between the two."""
+    from zoo.reporter import Reporter
+
+    both = ("--save-every", "4", "--eval-every", "4")
+
+    def die(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Reporter, "evaluated", die)
+    with pytest.raises(KeyboardInterrupt):
+        train.main(command(text, *both))
+    monkeypatch.undo()
+    monkeypatch.chdir(text.parent)
+    assert run(text, capsys, *both)[0] == 0
+    log = metrics.records(text.parent / "runs" / "gpt_stdlib" / "metrics.jsonl")
+    assert [record["step"] for record in log if "eval_loss" in record] == [4, 8, 12]
+
+
+def test_a_start_that_got_nowhere_does_not_keep_the_name(text, capsys):
+    refusal(capsys, 2, command(text, "--mesh.data", "3"))
+    refusal(capsys, 4, command(text, "--init", "runs/nope"))
+    assert run(text, capsys, "--data.batch-size", "16")[0] == 0
+
+
+def test_checkpoints_know_their_configuration_without_config_json(text, capsys):
+    run(text, capsys)
+    folder = text.parent / "runs" / "gpt_stdlib"
+    for content in (None, "{}", "not json"):
+        (folder / "config.json").unlink()
+        if content is not None:
+            (folder / "config.json").write_text(content)
+        assert "seed: 0 -> 3" in refusal(capsys, 4, command(text, "--seed", "3"))
+        assert run(text, capsys)[0] == 0
+
+
+def test_fewer_steps_than_were_taken_are_refused(text, capsys):
+    run(text, capsys, "--schedule", "constant")
+    (text.parent / "runs" / "gpt_stdlib" / "result.json").unlink()
+    error = refusal(capsys, 4, command(text, "--schedule", "constant", "--steps", "6"))
+    assert "is at step 12 already" in error
+
+
+def test_a_damaged_result_is_made_again(text, capsys):
+    _, whole, _ = run(text, capsys)
+    for content in ("{}", "{"):
+        (text.parent / "runs" / "gpt_stdlib" / "result.json").write_text(content)
+        assert run(text, capsys)[1]["state_digest"] == whole["state_digest"]
+
+
+@eight_devices
+def test_virtual_devices_claim_no_speed(text, capsys):
+    assert run(text, capsys)[1]["mfu"] is None
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -238,6 +305,10 @@ def test_init_starts_from_another_runs_parameters(text, capsys):
         (2, ["--data.batch-size", "9"], "does not divide over"),
         (2, ["--accumulate", "3"], "data.batch_size=8 is not a multiple of accumulate=3"),
         (2, ["--model.vocab-size", "7"], "model.vocab_size=7, but the char tokenizer has"),
+        (2, ["--seed", "99999999999999999999"], "seed=99999999999999999999"),
+        (2, ["--clip-norm", "nan"], "clip_norm=nan"),
+        (2, ["--model.dtype", "float64"], "float64"),
+        (2, ["--name", "../elsewhere"], "name='../elsewhere'"),
         (2, ["--stepz", "3"], "steps"),
         (2, ["--steps", "many"], "--steps=many"),
         (3, ["--data.path", "nowhere.txt"], "nowhere.txt"),

@@ -8,6 +8,7 @@ generate MODEL PROMPT       continue a text with a run's folder
 import argparse
 import dataclasses
 import json
+import os
 import sys
 import time
 import traceback
@@ -50,6 +51,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except BrokenPipeError:  # the reader, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except Exception:
         traceback.print_exc()
         return INTERNAL
@@ -134,6 +138,8 @@ def write(options) -> dict:
 
     if options.tokens < 1:
         raise ConfigError(f"--tokens={options.tokens} must be at least 1")
+    if not 0 <= options.seed < 2**32:
+        raise ConfigError(f"--seed={options.seed} must be at least 0 and less than {2**32}")
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
     model, params, tokenizer = zoo.from_pretrained(options.model)
     prompt = tokenizer.encode(options.prompt).tolist()

@@ -5,12 +5,15 @@
 
 Orbax writes asynchronously and renames a finished step into place, so a process may be killed at any
 moment. It notices neither a flipped bit nor a changed dtype; therefore shapes and dtypes are compared
-before a restore and the state's digest after it, and a step that fails is passed over, loudly, for the
-one before. A run whose steps all fail is never started afresh: that is an error.
+before a restore and the sums of every array's bits after it, and a step that fails is passed over, loudly,
+for the one before. A run whose steps all fail is never started afresh: that is an error.
+
+Only the run that owns the folder sweeps and writes; whoever reads it meanwhile changes nothing.
 """
 
 import functools
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,16 +28,21 @@ from zoo.sharding import ParamSpec
 
 
 class Checkpoints:
-    """The checkpoints of one run. Close it, or use it in a `with`, so that no save stays behind."""
+    """The checkpoints of one run. Close it, or use it in a `with`, so that no save stays behind.
 
-    def __init__(self, folder: Path, keep: int = 2):
+    `keep` is how many stay on disk; without it the folder is only read.
+    """
+
+    def __init__(self, folder: Path, keep: int | None = None):
         import orbax.checkpoint as ocp  # takes a second: only who saves or restores pays for it
 
         self._ocp = ocp
         self.folder = folder.absolute()
+        self._owned = keep is not None
         options = ocp.CheckpointManagerOptions(
             max_to_keep=keep,
-            cleanup_tmp_directories=True,
+            create=self._owned,
+            cleanup_tmp_directories=self._owned,
             async_options=ocp.AsyncOptions(create_directories_asynchronously=False),
         )
         with storage_errors(self.folder):
@@ -64,7 +72,8 @@ class Checkpoints:
             state=self._ocp.args.PyTreeSave(nested(named_leaves(state))), meta=self._ocp.args.JsonSave(meta)
         )
         with storage_errors(self.folder):
-            self._manager.save(step, args=items)
+            if not self._manager.save(step, args=items):
+                raise CheckpointError(f"{self.folder}: step {step} was not saved; is a later one in the way?")
         return meta["state_digest"]
 
     def meta(self, step: int) -> dict[str, Any]:
@@ -76,21 +85,37 @@ class Checkpoints:
         """The newest intact state, laid out on `mesh`; None where nothing was ever saved.
 
         `specs` is the tree of a whole train state, or of a part of it. Steps that cannot be read or
-        whose sums differ are reported through `note` and passed over. Raises CheckpointError where
-        there are steps and none is intact.
+        whose sums differ are reported through `note` and passed over; the owner moves them aside, so
+        that the run can save these steps again. Raises CheckpointError where there are steps and none
+        is intact.
         """
-        found = self.steps()
+        found, damaged = self.steps(), []
         for step in reversed(found):
             try:
-                return self._restore(step, specs, mesh)
+                state = self._restore(step, specs, mesh)
             except Exception as error:  # whatever a damaged file makes the reader raise
                 note(f"checkpoint {step} is damaged ({first_line(error)}); trying the one before")
+                damaged.append(step)
+                continue
+            if damaged and self._owned:
+                self._move_aside(damaged)
+            return state
         if found:
             raise CheckpointError(
                 f"{self.folder}: {len(found)} checkpoint(s) found and none is intact; restore one from a "
                 "copy, or move the folder away to start afresh"
             )
         return None
+
+    def _move_aside(self, steps: list[int]) -> None:
+        """checkpoints/6 -> checkpoints-damaged/6, where a person may look at it."""
+        aside = self.folder.with_name(f"{self.folder.name}-damaged")
+        with storage_errors(aside):
+            aside.mkdir(exist_ok=True)
+            for step in steps:
+                shutil.rmtree(aside / str(step), ignore_errors=True)
+                (self.folder / str(step)).rename(aside / str(step))
+        self._manager.reload()
 
     def _restore(self, step: int, specs, mesh):
         leaves = self.meta(step)["leaves"]

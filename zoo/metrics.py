@@ -135,7 +135,7 @@ def loss_curve(logged: list[dict[str, Any]], *, title: str):
 def require(module: str, *, extra: str) -> None:
     """Refuses at once what would fail for want of an optional package at the end of a long run."""
     if importlib.util.find_spec(module) is None:
-        raise ConfigError(f'{module} is not installed; pip install "zoo[{extra}]"')
+        raise ConfigError(f'{module} is not installed; pip install -e ".[{extra}]"')
 
 
 def print_result(result: Mapping[str, Any]) -> None:

@@ -65,12 +65,11 @@ class Progress:
             self._bar.update(self._task, completed=step, text=self._line(self._shown))
 
     def show(self, record: Mapping[str, Any]) -> None:
-        """The numbers of a logged step or an evaluation: into the bar, or as a line of their own."""
-        self._shown |= record
-        if self._bar is None:
-            step = record.get("step", self._step)
-            print(f"step {step}/{self._total}  {self._line(record)}", file=self._stream, flush=True)
+        """The numbers of a logged step: into the bar. An evaluation, or without a bar anything: a line."""
+        if self._bar is None or "loss" not in record:
+            self.note(f"step {record.get('step', self._step)}/{self._total}  {self._line(record)}")
         else:
+            self._shown = dict(record)
             self._bar.update(self._task, text=self._line(self._shown))
 
     def note(self, text: str) -> None:
@@ -90,7 +89,7 @@ class Progress:
     def _line(self, record: Mapping[str, Any]) -> str:
         left_s = self.seconds_left()
         left = [f"{duration(left_s)} left"] if left_s else []
-        return "  ".join([*numbers(record), *left])
+        return "  ".join([*left, *numbers(record)])
 
 
 def numbers(record: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,8 @@ set on the command line by its dotted name; `--optimizer muon` exchanges a whole
 
 import dataclasses
 import functools
+import math
+import re
 from dataclasses import dataclass, field
 
 from zoo.data import DataConfig
@@ -69,9 +71,9 @@ class Recipe:
     sample_tokens: int = 200
     """Its length in tokens; 0 writes none."""
     tensorboard: bool = False
-    """Write TensorBoard files too (pip install "zoo[tensorboard]")."""
+    """Write TensorBoard files too (pip install -e ".[tensorboard]")."""
     plot: bool = False
-    """Draw the loss curve to loss.png at the end (pip install "zoo[plot]")."""
+    """Draw the loss curve to loss.png at the end (pip install -e ".[plot]")."""
 
     def __post_init__(self):
         at_least = {"steps": 1, "accumulate": 1, "keep": 1, "save_every": 1, "log_every": 1, "eval_every": 1}
@@ -87,10 +89,18 @@ class Recipe:
             raise ConfigError(
                 f"data.batch_size={self.data.batch_size} is not a multiple of accumulate={self.accumulate}"
             )
+        if self.seed >= 2**32:
+            raise ConfigError(f"seed={self.seed} must be less than {2**32}")
+        if not re.fullmatch(r"[\w.+-]+", self.name or "unnamed") or self.name in (".", ".."):
+            raise ConfigError(f"name={self.name!r} must be one folder's name: letters, digits and . _ + -")
+        if self.model.dtype == "float64":
+            raise ConfigError(
+                "model.dtype=float64 is for proofs under jax.enable_x64; a run takes float32 or bfloat16"
+            )
         if not 0 <= self.average_decay < 1:
             raise ConfigError(f"average_decay={self.average_decay} must be at least 0 and less than 1")
-        if self.clip_norm < 0:
-            raise ConfigError(f"clip_norm={self.clip_norm} must not be negative; 0 does not clip")
+        if not 0 <= self.clip_norm < math.inf:
+            raise ConfigError(f"clip_norm={self.clip_norm} must be a number of at least 0; 0 does not clip")
 
 
 # What may change between two starts of one run: how it is computed, watched and stored, not what.

@@ -1,6 +1,7 @@
 """One run's folder: who owns it, which configuration it belongs to, what it has finished.
 
-runs/NAME/config.json      the recipe, the digest of its data, versions; written before step 0
+runs/NAME/config.json      the recipe, the digest of its data, versions; also beside every checkpoint,
+                           which is what a later start is compared with
 runs/NAME/metrics.jsonl    numbers by step
 runs/NAME/checkpoints/     the train state by step
 runs/NAME/tokenizer/       what turns text into this model's tokens
@@ -8,7 +9,9 @@ runs/NAME/samples.txt      text written at the end
 runs/NAME/result.json      the last line of stdout, once the run is complete
 """
 
+import contextlib
 import fcntl
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -26,14 +29,19 @@ class RunFolder:
     it belongs to another configuration.
     """
 
-    def __init__(self, recipe: Recipe, data_digest: str):
+    def __init__(self, recipe: Recipe, data_digest: str, recipe_name: str):
         self.path = Path(recipe.runs) / recipe.name
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a")
         try:
             self._hold()
-            self.settings: dict[str, Any] = {"recipe": config.to_json(recipe), "data_digest": data_digest}
+            self.settings: dict[str, Any] = {
+                "recipe_name": recipe_name,
+                "recipe": config.to_json(recipe),
+                "data_digest": data_digest,
+                "versions": versions(),
+            }
             self._compare(recipe)
             self.write("config.json", self.settings)
         except BaseException:
@@ -60,7 +68,7 @@ class RunFolder:
 
     def _compare(self, recipe: Recipe):
         """Refuses what would make one run of two: another model, other data, another schedule."""
-        old = self.read("config.json")
+        old = self._settings_before()
         if old is None:
             return
         differing = config.semantic_differences(old["recipe"], self.settings["recipe"], EXEMPT)
@@ -77,6 +85,26 @@ class RunFolder:
                 f"{self.path} belongs to another configuration ({'; '.join(differing)}); "
                 "choose another --name"
             )
+
+    def _settings_before(self) -> dict[str, Any] | None:
+        """What the newest checkpoint, or else the result, was made with; None where there is neither: a
+        start that got nowhere leaves a folder that belongs to nobody yet."""
+        checkpoints = (self.path / "checkpoints").glob("*/meta/metadata")
+        numbered = [path for path in checkpoints if path.parts[-3].isdigit()]
+        for path in sorted(numbered, key=lambda path: int(path.parts[-3]), reverse=True):
+            with contextlib.suppress(CheckpointError):
+                return settings_in(path)
+        if numbered or self.result() is not None:
+            return settings_in(self.path / "config.json")
+        return None
+
+    def result(self) -> dict[str, Any] | None:
+        """The result of a complete run. It can be made again, so a damaged one counts as none."""
+        try:
+            result = self.read("result.json")
+        except CheckpointError:
+            return None
+        return result if result and isinstance(result.get("step"), int) else None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder, or None."""
@@ -103,9 +131,24 @@ def read_json(path: Path) -> dict[str, Any] | None:
     return content
 
 
+def settings_in(path: Path) -> dict[str, Any]:
+    """The settings of a run from a JSON file; CheckpointError where the file is missing or damaged."""
+    settings = read_json(path)
+    if settings is None or not isinstance(settings.get("recipe"), dict) or "data_digest" not in settings:
+        raise CheckpointError(f"{path} does not hold the settings of a run; restore it from a copy")
+    config.from_json(settings["recipe"], Recipe, PARTS)
+    return settings
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that decide a run's numbers."""
+    names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
 def recipe_of(folder: str | os.PathLike) -> Recipe:
     """The recipe that a run's folder was made with. Raises CheckpointError where it is none."""
-    settings = read_json(Path(folder) / "config.json")
-    if settings is None or "recipe" not in settings:
-        raise CheckpointError(f"{folder} is not a run's folder: it has no config.json with a recipe")
+    if not (Path(folder) / "config.json").is_file():
+        raise CheckpointError(f"{folder} is not a run's folder: it has no config.json")
+    settings = settings_in(Path(folder) / "config.json")
     return config.from_json(settings["recipe"], Recipe, PARTS)

@@ -140,12 +140,13 @@ class Lettered(nn.meta.AxisMetadata):
 
 def specs(boxed) -> Any:
     """The ParamSpec tree of a tree of boxes (of arrays or of ShapeDtypeStructs)."""
-    return nn.meta.map_axis_meta(
-        lambda box: ParamSpec(
+
+    def spec(box: Any) -> ParamSpec:
+        return ParamSpec(
             box.letters, tuple(box.value.shape), box.visible_shape, box.value.dtype, box.contracted
-        ),
-        boxed,
-    )
+        )
+
+    return nn.meta.map_axis_meta(spec, boxed)
 
 
 # --- the mesh -------------------------------------------------------------------------------------
@@ -166,9 +167,9 @@ class MeshConfig:
         sizes = self.sizes
         for axis, size in sizes.items():
             if size < 1 and size != -1:
-                raise ConfigError(f"mesh.{axis}={size} must be a positive number, or -1 for the rest")
+                raise ConfigError(f"{axis}={size} must be a positive number, or -1 for the rest")
         if list(sizes.values()).count(-1) > 1:
-            raise ConfigError(f"{describe(sizes)}: only one size may be -1")
+            raise ConfigError(f"{describe(sizes).removeprefix('mesh ')}: only one size may be -1")
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -271,7 +272,7 @@ def place_rows(read: Callable[[range], Any], rows: int, mesh: Mesh):
     """
     sharding = rows_sharding(mesh)
     held = sharding.addressable_devices_indices_map((rows,))
-    spans = {device: range(*index[0].indices(rows)) for device, index in held.items()}
+    spans = {device: range(*index[0].indices(rows)) for device, index in held.items() if index}
     parts = {span: read(span) for span in dict.fromkeys(spans.values())}
 
     def assemble(*pieces):

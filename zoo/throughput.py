@@ -38,6 +38,11 @@ def peak_flops(device_kind: str, platform: str, *, num_devices: int = 1) -> tupl
 
     The devices of a CPU are threads of the same cores, so their number does not count there.
     """
+    if platform == "cpu" and num_devices > 1:
+        return (
+            None,
+            f"{num_devices} virtual devices share the cores: they show that it is right, not how fast",
+        )
     if platform == "cpu":
         measured = measured_matmul_flops()
         return measured, f"{measured / 1e9:.0f} GFLOP/s, the float32 matmul rate measured on this CPU"

@@ -76,7 +76,11 @@ def generate(
         tokens_BT, lengths_B = padded(read, min(bucket(max(map(len, read))), context))
         new_BT = _continue(
             *(model, bucket(count), params, tokens_BT, lengths_B, keys, written, count),
-            *(float(sampling.temperature), int(sampling.top_k), float(sampling.top_p)),
+            *(
+                float(sampling.temperature),
+                min(sampling.top_k, model.config.vocab_size),
+                float(sampling.top_p),
+            ),
         )
         for text, new in zip(texts, np.asarray(new_BT)[:, :count].tolist(), strict=True):
             text.extend(new)

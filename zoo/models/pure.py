@@ -63,7 +63,7 @@ class Model:
         """
         if train and "dropout" not in (rngs or {}):
             raise ValueError('train=True needs rngs={"dropout": key}')
-        if self.config.dtype == "float64" and not jax.config.jax_enable_x64:
+        if self.config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise ValueError("dtype=float64 needs jax.enable_x64(True)")
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
         return self.module.apply({"params": params}, as_inputs(inputs), state, rngs=rngs, method="features")

@@ -11,6 +11,7 @@ import jax
 
 from zoo import models, sharding
 from zoo.checkpoint import Checkpoints
+from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
 from zoo.run import recipe_of
 
@@ -21,17 +22,20 @@ def from_pretrained(folder: str | os.PathLike):
 
     Raises CheckpointError where the folder is not a run's, or holds no intact checkpoint.
     """
-    from zoo.data import load_tokenizer
-
     recipe = recipe_of(folder)
     model = models.create(recipe.model)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     return model, load_params(folder, model, mesh), load_tokenizer(Path(folder) / "tokenizer")
 
 
-def load_params(folder: str | os.PathLike, model, mesh) -> dict:
-    """The parameters of a run's folder, placed on `mesh`. Raises CheckpointError where `model` is another."""
+def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
+    """The parameters of a run's folder, placed on `mesh`. Raises CheckpointError where `model`, or the
+    `tokenizer` if one is given, is another."""
     recipe = recipe_of(folder)
+    if tokenizer is not None and load_tokenizer(Path(folder) / "tokenizer").digest != tokenizer.digest:
+        raise CheckpointError(
+            f"{folder} was trained with another vocabulary: its tokens mean other words here"
+        )
     if models.create(recipe.model).abstract() != model.abstract():
         raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
     part = "average" if recipe.average_decay else "params"

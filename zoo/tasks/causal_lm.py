@@ -37,16 +37,20 @@ class CausalLM:
         nats, weight = cross_entropy(readout(x_BTD), batch["targets"], batch["weights"])
         return {"loss": nats, "weight": weight}
 
-    def metrics(self, sums: dict[str, float], dataset) -> dict[str, float]:
+    def metrics(self, sums: dict[str, float], dataset) -> dict[str, float | None]:
         """Of a validation set: nats per token, perplexity, and bits per byte of its text.
 
-        Bits per byte compare models with different tokenizers, and with compressors. Where only a
-        part of the set was read, its bytes are taken in proportion.
+        Bits per byte compare models with different tokenizers, and with compressors; None where the
+        tokens do not spell the text. Where only a part of the set was read, its bytes are taken in
+        proportion.
         """
         loss = sums["loss"] / sums["weight"]
         bytes_per_token = dataset.eval_bytes / dataset.num_eval_targets
+        lossless = (
+            dataset.tokenizer.name != "wordpiece"
+        )  # lower-casing and [UNK] forget bytes: no code for them
         return {
             "eval_loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),  # beyond that a float overflows
-            "bits_per_byte": loss / math.log(2) / bytes_per_token,
+            "bits_per_byte": loss / math.log(2) / bytes_per_token if lossless else None,
         }

@@ -1,0 +1,93 @@
+"""What a person and metrics.jsonl see of a run, one step late: the device works while numbers are read."""
+
+import contextlib
+import math
+
+import jax
+
+from zoo import metrics, optim, sharding, throughput
+from zoo.errors import NumericsError
+from zoo.progress import Progress
+
+
+class Reporter:
+    """The progress bar, the metrics log and the speed of one run, from step `start` on."""
+
+    def __init__(self, recipe, model, mesh, log, start):
+        device = mesh.devices.flat[0]
+        peak, self.peak_source = throughput.peak_flops(
+            device.device_kind, device.platform, num_devices=mesh.size
+        )
+        self.speed = throughput.Throughput(
+            recipe.data.batch_size * recipe.data.length,
+            flops_per_token=recipe.model.flops_per_token(recipe.data.length).full,
+            peak_flops=peak,
+        )
+        self.bar = Progress(recipe.steps, start=start)
+        self.saved = start
+        before = metrics.records(log.path)
+        self.last_loss = next((r["loss"] for r in before if r["step"] == start and "loss" in r), None)
+        self._evaluated = {record["step"] for record in before if "eval_loss" in record}
+        self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
+        self._rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
+
+    def introduce(self, run, dataset, flags):
+        """What is about to run, on what."""
+        device = self._mesh.devices.flat[0]
+        lines = {
+            "run": f"{run.path}" + (f", continued at step {self.saved}" if self.saved else ""),
+            "data": str(dataset.corpus),
+            "model": f"{type(self._recipe.model).__name__}, {self._model.num_params():,} parameters",
+            "devices": f"{sharding.describe(self._mesh.shape)}, {device.device_kind}; {self.peak_source}",
+            "XLA": " ".join(flags) or "no settings of ours",
+        }
+        for name, text in lines.items():
+            self.bar.note(f"{name:8} {text}")
+
+    def report_late(self, step, numbers):
+        """Takes a step's numbers, still on the device, and reports the step before."""
+        self._report()
+        self._pending = (step, numbers)
+
+    @contextlib.contextmanager
+    def caught_up(self):
+        """Everything so far is reported; the time spent inside counts as no training."""
+        self._report()
+        with self.speed.pause():
+            yield
+
+    def evaluated(self, step, metrics):
+        """Records the metrics of an evaluation, once, and returns them."""
+        if step not in self._evaluated:
+            self._evaluated.add(step)
+            self._log.write(step, **metrics)
+        self.bar.show({"step": step, **metrics})
+        return metrics
+
+    def owes_evaluation(self, step):
+        """Whether an evaluation is due at `step` and has no record yet: a run may die between the two."""
+        due = 0 < step < self._recipe.steps and step % self._recipe.eval_every == 0
+        return due and step not in self._evaluated
+
+    def _report(self):
+        if self._pending is None:
+            return
+        step, numbers = self._pending[0], jax.device_get(self._pending[1])
+        self._pending = None
+        if not numbers["finite"]:
+            last = f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
+            names = {"loss": "loss", "grad_norm": "gradient norm", "param_norm": "norm of the new parameters"}
+            bad = [
+                f"{text} {numbers[name]}" for name, text in names.items() if not math.isfinite(numbers[name])
+            ]
+            raise NumericsError(
+                f"step {step}: {', '.join(bad)}: not finite, so the update was not applied; {last}; "
+                "lower the learning rate, or look at that step's data"
+            )
+        self.speed.step()
+        self.bar.advance(step)
+        self.last_loss = float(numbers["loss"])
+        if step % self._recipe.log_every == 0 or step == self._recipe.steps:
+            record = {"loss": self.last_loss, "learning_rate": float(self._rate(step - 1))}
+            record |= {"grad_norm": float(numbers["grad_norm"]), **self.speed.read()}
+            self.bar.show(self._log.write(step, **record))
