@@ -105,8 +105,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
         if state is None:
             state = parts.init_on(mesh)
             if recipe.init:
-                params = load_params(recipe.init, model, mesh, dataset.tokenizer)
-                state = dataclasses.replace(state, params=params)
+                state = state.started_from(load_params(recipe.init, model, mesh, dataset.tokenizer))
         log.truncate_after(start)
         reporter = Reporter(recipe, model, mesh, log, start)
         reporter.introduce(run, dataset, flags)

@@ -288,10 +288,11 @@ def test_more_steps_continue_where_the_schedule_allows(text, capsys):
 
 def test_init_starts_from_another_runs_parameters(text, capsys):
     _, first, _ = run(text, capsys, "--name", "first")
-    _, second, _ = run(text, capsys, "--name", "second", "--init", "runs/first")
+    _, second, _ = run(text, capsys, "--name", "second", "--init", "runs/first", "--average-decay", "0.999")
     log = metrics.records(text.parent / "runs" / "second" / "metrics.jsonl")
     assert log[0]["loss"] < metrics.records(text.parent / "runs" / "first" / "metrics.jsonl")[0]["loss"] - 0.1
     assert second["state_digest"] != first["state_digest"]
+    assert second["eval_loss"] < first["eval_loss"]  # of the average, which starts from them too
     error = refusal(capsys, 4, command(text, "--name", "third", "--init", "runs/first", "--model.d-ff", "8"))
     assert "another model" in error
 

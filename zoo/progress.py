@@ -1,8 +1,8 @@
 """What a person sees of a run, on stderr: a live bar on a terminal, plain lines anywhere else.
 
-train  ━━━━━━━━━━╸━━━━━━━━━  420/1000  loss 2.3456  31,204 tokens/s  MFU 41.2 % (A)  1:23 left
+train  ━━━━━━━━━━╸━━━━━━━━━  420/1000  1:23 left  loss 2.3456  31,204 tokens/s  MFU 41.2 % (A)
 
-step 420/1000  loss 2.3456  31,204 tokens/s  MFU 41.2 % (A)  1:23 left
+step 420/1000  1:23 left  loss 2.3456  31,204 tokens/s  MFU 41.2 % (A)
 """
 
 import os

@@ -4,6 +4,7 @@
 batch, which is a pure function of (seed, step), and the dropout key, which is the seed's folded with it.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,6 +36,11 @@ class TrainState:
     def best_params(self):
         """What evaluation and generation read: the average where there is one."""
         return self.params if self.average is None else self.average
+
+    def started_from(self, params) -> "TrainState":
+        """State 0 with other parameters, of which the average is a copy."""
+        average = None if self.average is None else jax.tree.map(jnp.copy, params)
+        return dataclasses.replace(self, params=params, average=average)
 
 
 @dataclass(frozen=True)
