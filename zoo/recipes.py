@@ -143,7 +143,7 @@ _STDLIB = Recipe(
 )
 
 # nanoGPT's character models of Shakespeare (config/train_shakespeare_char.py, and the README's settings
-# for a CPU). --data.path is the text; published validation losses 1.88 and 1.4697.
+# for a CPU). The text is nanoGPT's input.txt, or --data.path; published validation losses 1.88 and 1.4697.
 _SHAKESPEARE = Recipe(
     model=GPTConfig(
         vocab_size=0,
@@ -156,7 +156,7 @@ _SHAKESPEARE = Recipe(
         activation="gelu",
         layer_unroll=0,
     ),
-    data=DataConfig(tokenizer="char", length=64, batch_size=12),
+    data=DataConfig(path="input.txt", tokenizer="char", length=64, batch_size=12),
     optimizer=AdamW(learning_rate=1e-3, beta2=0.99, weight_decay=0.1),
     schedule=Cosine(warmup_steps=100, final_fraction=0.1),
     steps=2000,
@@ -165,11 +165,11 @@ _SHAKESPEARE = Recipe(
 )
 
 # GPT-2's sizes with nanoGPT's training run (config/train_gpt2.py): 480 x 1,024 = 491,520 tokens a step,
-# 600,000 steps. Needs a text (--data.path) and the vocabulary, encoder.json and vocab.bpe, in a folder gpt2
-# (--data.vocab-path).
+# 600,000 steps. Reads folders openwebtext (or --data.path) and gpt2 (or --data.vocab-path), which holds the
+# vocabulary: encoder.json and vocab.bpe.
 _GPT2 = Recipe(
     model=dataclasses.replace(SIZES["gpt2"], dropout_rate=0.0, dtype="bfloat16"),
-    data=DataConfig(tokenizer="bpe", vocab_path="gpt2", length=1024, batch_size=480),
+    data=DataConfig(path="openwebtext", tokenizer="bpe", vocab_path="gpt2", length=1024, batch_size=480),
     optimizer=AdamW(learning_rate=6e-4, beta2=0.95, weight_decay=0.1),
     schedule=Cosine(warmup_steps=2000, final_fraction=0.1),
     steps=600_000,
