@@ -18,7 +18,8 @@ ROOT = Path(__file__).parents[1]
 TINY = (
     "--data.tokenizer char --model.num-layers 1 --model.num-heads 2 --model.d-model 16 --model.max-length 32 "
     "--data.length 32 --data.batch-size 8 --model.dropout-rate 0.1 --schedule.warmup-steps 2 "
-    "--sample-tokens 8 --sample-prompt line --eval-every 5 --log-every 1 --save-every 4 --steps 12"
+    "--optimizer adamw --optimizer.learning-rate 1e-2 --sample-tokens 8 "
+    "--sample-prompt line --eval-every 5 --log-every 1 --save-every 4 --steps 12"
 ).split()
 
 
