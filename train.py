@@ -20,7 +20,7 @@ import traceback
 import jax
 
 from zoo import cli, data, models, optim, sharding, xla
-from zoo.checkpoint import Checkpoints, state_digest
+from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.errors import INTERNAL, PREEMPTED, CheckpointError, ConfigError, UserError, storage_errors
 from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
@@ -59,6 +59,8 @@ def train(name: str, recipe) -> int:
     started, stop = time.monotonic(), StopRequest()
     if recipe.plot:
         require("matplotlib", extra="plot")
+    for module, extra in getattr(recipe.task, "needs", ()):
+        require(module, extra=extra)
     dataset = data.load(recipe.data, recipe.seed)
     recipe = complete(recipe, dataset)
     with RunFolder(recipe, dataset.digest, name) as run:
@@ -68,7 +70,7 @@ def train(name: str, recipe) -> int:
             print(f"{run.path} is complete at step {result['step']}; {again}", file=sys.stderr)
         else:
             with storage_errors(run.path):
-                dataset.tokenizer.save(run.path / "tokenizer")
+                dataset.save(run.path)
             result = train_in(run, recipe, dataset, stop)
             if result is None:
                 return PREEMPTED
@@ -87,7 +89,8 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     model = models.create(recipe.model)
     tx = optim.transform(recipe.optimizer, recipe.schedule, recipe.steps, model.abstract())
     parts = TrainStep(
-        *(model, recipe.task, tx, recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay)
+        *(model, recipe.task, tx, recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
+        carried_rows=dataset.carried_rows,
     )
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
     settings = run.settings | {"mesh": dict(mesh.shape)}
@@ -106,8 +109,10 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             state = parts.init_on(mesh)
             if recipe.init:
                 state = state.started_from(load_params(recipe.init, model, mesh, dataset.tokenizer))
+            if recipe.vectors:
+                state = state.started_from(with_vectors(recipe.vectors, state.params, dataset.tokenizer))
         log.truncate_after(start)
-        reporter = Reporter(recipe, model, mesh, log, start)
+        reporter = Reporter(recipe, model, dataset, mesh, log, start)
         reporter.introduce(run, dataset, flags)
 
         # Steps. While the device works on one, the numbers of the one before are read.
@@ -133,47 +138,62 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
                     with reporter.caught_up():
                         reporter.evaluated(step, evaluate(state.best_params, recipe.eval_batches))
 
-        # The end: the whole validation set beside two baselines, and a text.
+        # The end: the whole validation set beside what a simpler method makes of it, and a text.
         checkpoints.wait()
         result = {
             "recipe": run.settings["recipe_name"],
             "step": recipe.steps,
             "loss": reporter.last_loss,
             **reporter.evaluated(recipe.steps, evaluate(state.best_params)),
-            **baselines(dataset),
+            **dataset.baselines(),
             **reporter.speed.overall(),
             "seconds": None,
             "run": str(run.path),
             "state_digest": state_digest(state, specs),
         }
-        write_sample(recipe, model, state.best_params, dataset.tokenizer, run.path)
+        if "causal" in model.traits and "pair" not in model.traits:
+            write_sample(recipe, model, state.best_params, dataset.tokenizer, run.path)
     if recipe.plot:
         plot_loss(run.path, title=recipe.name)
     return result
 
 
 def complete(recipe, dataset):
-    """The recipe with what the data decides: the vocabulary's size."""
-    size = dataset.tokenizer.vocab_size
-    if recipe.model.vocab_size not in (0, size):
-        raise ConfigError(
-            f"model.vocab_size={recipe.model.vocab_size}, but the {dataset.tokenizer.name} tokenizer has "
-            f"{size} words; give the model's own vocabulary, or model.vocab_size=0 to follow the tokenizer"
-        )
-    return dataclasses.replace(recipe, model=dataclasses.replace(recipe.model, vocab_size=size))
+    """The recipe with what the data decides: the vocabulary's size, the number of classes, the end mark."""
+    task = recipe.task
+    if getattr(task, "end", 0) < 0:
+        task = dataclasses.replace(task, end=dataset.tokenizer.eot)
+    model = sized(recipe.model, dataset.sizes, dataset.tokenizer.name)
+    return dataclasses.replace(recipe, model=model, task=task)
 
 
-def baselines(dataset) -> dict[str, float]:
-    """Bits per byte that a compressor and an order-3 model need for the same validation text."""
-    from zoo.data.baselines import gzip_bits_per_byte, order3_bits_per_byte
+def sized(config, sizes, tokenizer: str, path: str = "model"):
+    """A model's configuration with every size that is 0 filled in, that of its encoder too."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in sizes:
+            if value not in (0, sizes[field.name]):
+                raise ConfigError(
+                    f"{path}.{field.name}={value}, but the data has {sizes[field.name]} (tokenizer "
+                    f"{tokenizer}); give what the model knows, or {path}.{field.name}=0 to follow the data"
+                )
+            changes[field.name] = sizes[field.name]
+        elif dataclasses.is_dataclass(value):
+            changes[field.name] = sized(value, sizes, tokenizer, f"{path}.{field.name}")
+    return dataclasses.replace(config, **changes)
 
-    train, valid = dataset.train_bytes(), dataset.valid_bytes()
-    if len(train) + len(valid) > 1 << 28:  # 256 MiB: counting would take minutes
-        return {}
-    return {
-        "gzip_bits_per_byte": gzip_bits_per_byte(valid),
-        "order3_bits_per_byte": order3_bits_per_byte(train, valid),
-    }
+
+def with_vectors(path: str, params, tokenizer):
+    """The parameters with the vectors of a file in the table that words are looked up in."""
+    from zoo.pretrained.tables import initialise
+    from zoo.pretrained.vectors import read_vectors
+
+    words = {tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)}
+    table = next((name for name in named_leaves(params) if name.endswith("tokens/table")), "words/table")
+    params, found = initialise(params, table, read_vectors(path, words), tokenizer)
+    print(f"vectors  {path}: {found:,} of {tokenizer.vocab_size:,} words", file=sys.stderr)
+    return params
 
 
 class StopRequest:

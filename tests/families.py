@@ -2,13 +2,16 @@
 
 A new family needs no line here. Its tiny configurations are its smallest published size with the sizes of
 TINY put in, once as published and once with every yes/no and every choice turned to another value. What
-may be tested of it is what its Linen module declares, e.g. `traits = frozenset({"causal"})`:
+may be tested of it is what its Linen module declares, e.g. `traits = frozenset({"causal"})`, of some
+modules a property that depends on the configuration:
 
     causal          a position sees itself and what came before; a state reads a text piece by piece
     bidirectional   a position sees the whole row, or the whole document of a packed row
     recurrent       what a state remembers has a fixed size, and no row is too long
     pair            reads two rows and compares or translates them
     table           one vector a word, no positions
+    head            reads classes or tags out of another model's features
+    directions      reads rows from both ends apart, neither side knowing the other
 
 Programs compiled here are compiled for a quick build, not for speed: six times less time to compile.
 """
@@ -29,8 +32,8 @@ from zoo.layers import ACTIVATIONS
 from zoo.losses import cross_entropy
 from zoo.models.pure import Model
 
-TRAITS = {"causal", "bidirectional", "recurrent", "pair", "table"}
-SEQUENCE = ("causal", "bidirectional", "recurrent")
+TRAITS = {"causal", "bidirectional", "recurrent", "pair", "table", "head", "directions"}
+SEQUENCE = ("causal", "bidirectional")  # language models: tokens in, a word's logits at every position out
 
 # 100 words are stored as 128; 3 layers do not divide by an unroll of 2; no two sizes are alike.
 TINY = {
@@ -40,6 +43,15 @@ TINY = {
     "num_heads": 2,
     "d_model": 12,
     "d_ff": 40,
+    "d_state": 14,
+    "d_attention": 10,
+    "d_hidden": 18,
+    "num_encoder_layers": 2,
+    "num_decoder_layers": 2,
+    "num_classes": 5,
+    "num_tags": 7,
+    "num_filters": 64,
+    "max_characters": 8,
     "dropout_rate": 0.25,
 }
 B, T = 3, 12  # of every batch, so that programs are shared
@@ -57,7 +69,7 @@ class Case:
 
     @property
     def traits(self) -> frozenset:
-        return zoo.models.MODELS[type(self.config)].traits
+        return self.model().traits
 
     def model(self, **changes) -> Model:
         return zoo.models.create(dataclasses.replace(self.config, **changes))
@@ -70,8 +82,18 @@ def tiny(kind):
     """The smallest published size of a configuration type, made tiny."""
     published = [config for config in zoo.models.SIZES.values() if type(config) is kind]
     smallest = min(published, key=lambda config: zoo.models.create(config).num_params(), default=kind())
-    names = {field.name for field in dataclasses.fields(kind)}
-    return dataclasses.replace(smallest, **{name: size for name, size in TINY.items() if name in names})
+    return made_tiny(smallest)
+
+
+def made_tiny(config):
+    """`config` with the sizes of TINY, its encoder's too."""
+    changes = {}
+    for field in dataclasses.fields(config):
+        if dataclasses.is_dataclass(getattr(config, field.name)):
+            changes[field.name] = made_tiny(getattr(config, field.name))
+        elif field.name in TINY:
+            changes[field.name] = TINY[field.name]
+    return dataclasses.replace(config, **changes)
 
 
 def turned(config):
@@ -96,18 +118,24 @@ def alternatives(config, field) -> list:
     """Other values of a field that are valid: every other choice, or another number."""
     value = getattr(config, field.name)
     if choices(config, field):
-        return [choice for choice in choices(config, field) if choice != value]
+        return [x for x in choices(config, field) if x != value and is_valid(config, field.name, x)]
+    if dataclasses.is_dataclass(value):
+        return [dataclasses.replace(value, d_model=2 * value.d_model)]
     if isinstance(value, bool):
         return [not value]
     assert isinstance(value, int | float), f"say in families.CHOICES which values {field.name!r} may take"
-    for other in (2 * value, value + 1, value / 2):
-        try:
-            if other != value:
-                dataclasses.replace(config, **{field.name: type(value)(other)})
-                return [type(value)(other)]
-        except ConfigError:
-            continue
+    for other in map(type(value), (2 * value, value + 1, value / 2, value + 0.25)):
+        if other != value and is_valid(config, field.name, other):
+            return [other]
     raise AssertionError(f"no other value of {field.name} is valid")
+
+
+def is_valid(config, name: str, value) -> bool:
+    try:
+        dataclasses.replace(config, **{name: value})
+    except ConfigError:
+        return False
+    return True
 
 
 def _cases():
@@ -125,11 +153,11 @@ CASES = _cases()
 
 def over(*traits: str, turned: bool = True, field: str = ""):
     """Parametrises a test over the cases with any of `traits` (default: all) whose configuration has `field`;
-    without `turned`, one case a family."""
+    without `turned`, one case a family. Models of pairs are among them only where that is asked for."""
     chosen = [
         case
         for case in CASES
-        if (not traits or case.traits & set(traits))
+        if (not traits or case.traits & set(traits) and ("pair" in traits or "pair" not in case.traits))
         and (turned or not case.name.endswith("-turned"))
         and (not field or case.has(field))
     ]
@@ -158,6 +186,16 @@ def parameters(model, *, seed=0, padding=0.0, dtype=np.float32):
 
 def tokens(model, rows=B, length=T, seed=1):
     return np.random.default_rng(seed).integers(0, model.config.vocab_size, (rows, length)).astype(np.int32)
+
+
+def inputs_of(model, rows=B, length=T) -> dict:
+    """Whatever the model cannot do without, by shape alone."""
+    reads = getattr(model.module, "reads", ("tokens",))
+    shapes = dict.fromkeys(reads, (rows, length))
+    if "characters" in reads:
+        config = getattr(model.config, "encoder", model.config)
+        shapes["characters"] = (rows, length, config.max_characters)
+    return {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
 
 
 def assert_close(got, want, tolerance=2e-5):
@@ -221,6 +259,12 @@ def train_loss(model, params, inputs, targets_BT, key):
     x_BTD, _ = model.features(params, inputs, **train)
     nats, weight = cross_entropy(model.readout_stored(params, x_BTD), targets_BT, jnp.ones(targets_BT.shape))
     return nats / weight
+
+
+def any_loss(model, params, inputs, key):
+    """A number that every logit has a part in, of any model."""
+    x, _ = model.features(params, inputs, train=True, rngs={"dropout": key})
+    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(model.readout(params, x)))
 
 
 @functools.partial(jit, static_argnums=0)

@@ -21,9 +21,11 @@ from families import (
     B,
     T,
     alternatives,
+    any_loss,
     assert_close,
     features,
     first_values,
+    inputs_of,
     jit,
     logits,
     loss_and_gradients,
@@ -60,10 +62,9 @@ def named(tree):
 # --- what a model declares ------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", zoo.models.MODELS, ids=lambda kind: kind.__name__)
-def test_a_model_declares_which_tests_apply_to_it(kind):
-    traits = zoo.models.MODELS[kind].traits
-    assert traits and traits <= TRAITS
+@over()
+def test_a_model_declares_which_tests_apply_to_it(case):
+    assert case.traits and case.traits <= TRAITS
 
 
 @over()
@@ -74,7 +75,7 @@ def test_abstract_parameters_are_those_that_init_makes(case):
     assert jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), made) == told
 
 
-@over()
+@over(field="dtype")
 def test_parameters_are_float32_whatever_the_activations_are(case):
     with jax.enable_x64(True):
         for dtype in ("float32", "bfloat16", "float64"):
@@ -96,8 +97,9 @@ def test_every_letter_is_known_and_has_the_size_that_the_config_says(case):
     dims = case.config.dims
     for name, spec in named(case.model().abstract()):
         assert set(spec.letters) <= set(LETTERS) and set(spec.letters) <= set(RULES), name
-        assert spec.visible_shape == tuple(dims[letter] for letter in spec.letters), name
-        assert spec.shape == tuple(stored_size(letter, dims[letter]) for letter in spec.letters), name
+        for letter, visible, stored in zip(spec.letters, spec.visible_shape, spec.shape, strict=True):
+            assert visible == dims.get(letter, visible), name  # layers of several widths are not in dims
+            assert stored == stored_size(letter, visible), name
 
 
 @over()
@@ -106,7 +108,7 @@ def test_the_closed_form_counts_the_parameters_that_init_makes(case):
     arrays = jax.tree.leaves(jax.eval_shape(model.init, jax.random.key(0)))
     padding = sum(spec.size for spec in jax.tree.leaves(model.abstract())) - sum(a.size for a in arrays)
     rows = stored_size("V", case.config.vocab_size) - case.config.vocab_size
-    assert padding % rows == 0 and padding < 0  # what is left out is whole rows of padding
+    assert padding % rows == 0 and padding <= 0  # what is left out is whole rows of padding
     assert model.num_params() == case.config.num_params == sum(a.size for a in arrays) + padding
 
 
@@ -132,18 +134,15 @@ def fingerprint(model):
     """Everything that a field can change: parameters, their first values, the program of the gradient,
     the state, and whether a row is too long."""
     with jax.enable_x64(True):  # for dtype="float64", and for all others so that they compare
-        row, key, specs = jax.ShapeDtypeStruct((1, 8), jnp.int32), jax.random.key(0), model.abstract()
+        inputs, key, specs = inputs_of(model, 1, 8), jax.random.key(0), model.abstract()
         params = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
-        gradient = functools.partial(jax.grad(train_loss, argnums=1), model)
-        programs = [
-            jax.make_jaxpr(model.init)(key),
-            jax.make_jaxpr(gradient)(params, {"tokens": row}, row, key),
-        ]
+        gradient = functools.partial(jax.grad(any_loss, argnums=1), model)
+        programs = [jax.make_jaxpr(model.init)(key), jax.make_jaxpr(gradient)(params, inputs, key)]
         state = None
-        if type(model.module).traits & {"causal", "recurrent"}:
+        if model.traits & {"causal", "recurrent"}:
             state = jax.eval_shape(lambda: model.initial_state(2, 8))
         try:
-            jax.eval_shape(model.apply, params, jax.ShapeDtypeStruct((1, TINY["max_length"] + 1), jnp.int32))
+            jax.eval_shape(model.apply, params, inputs_of(model, 1, TINY["max_length"] + 1))
             takes_long_rows = True
         except ValueError:
             takes_long_rows = False
@@ -172,15 +171,16 @@ def test_every_value_of_a_config_field_changes_something(case, field):
 def test_a_field_that_nothing_reads_is_found(case):
     kind = type(case.config)
     wider = dataclasses.make_dataclass("Wider", [("unread", int, 1)], bases=(kind,), frozen=True)
-    config = wider(**dataclasses.asdict(case.config), unread=2)
-    model = Model(config, zoo.models.MODELS[kind](config))
+    fields = {field.name: getattr(case.config, field.name) for field in dataclasses.fields(kind)}
+    config = wider(**fields, unread=2)
+    model = Model(config, dataclasses.replace(case.model().module, config=config))
     assert fingerprint(model) == published_fingerprint(case.model())
 
 
 # --- gradients ------------------------------------------------------------------------------------
 
 
-@over()
+@over(*SEQUENCE)
 def test_gradient_reaches_every_parameter_and_no_padding_row(case):
     model = case.model()
     # Each word once or more, and each position: a row of a table gets its gradient where it is looked up.
@@ -205,7 +205,7 @@ def test_gradient_reaches_every_parameter_and_no_padding_row(case):
 # --- rows, padding, packing -----------------------------------------------------------------------
 
 
-@over()
+@over(*SEQUENCE)
 def test_rows_of_a_batch_do_not_see_each_other(case):
     model = case.model()
     params, x = parameters(model), tokens(model)
@@ -216,7 +216,7 @@ def test_rows_of_a_batch_do_not_see_each_other(case):
     assert np.any(before[1] != after[1])
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_the_order_of_a_batch_changes_nothing(case):
     model = case.model()
     params, x = parameters(model), tokens(model)
@@ -301,13 +301,13 @@ def assert_same_loss_and_gradients(got, want):
         assert error <= 2e-5 * np.abs(other).max() + 1e-7 * largest, name
 
 
-@over(turned=False, field="layer_unroll")
+@over(*SEQUENCE, turned=False, field="layer_unroll")
 @pytest.mark.parametrize("layer_unroll", [2, 0])
 def test_scanned_layers_equal_unrolled_layers(case, layer_unroll):
     assert_same_loss_and_gradients(with_dropout(case, layer_unroll=layer_unroll), with_dropout(case))
 
 
-@over(turned=False, field="remat")
+@over(*SEQUENCE, turned=False, field="remat")
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_recomputing_in_the_backward_pass_changes_nothing(case, remat):
     assert_same_loss_and_gradients(with_dropout(case, remat=remat), with_dropout(case))
@@ -351,7 +351,7 @@ def test_ragged_prompts_go_on_each_from_its_own_length(case):
 # --- dtypes ---------------------------------------------------------------------------------------
 
 
-@over()
+@over(*SEQUENCE)
 def test_logits_are_float32_where_activations_are_bfloat16(case):
     model = case.model(dtype="bfloat16")
     x, params = tokens(model), model.abstract()
@@ -360,7 +360,7 @@ def test_logits_are_float32_where_activations_are_bfloat16(case):
     assert jax.eval_shape(lambda params: model.apply(params, x), params).dtype == jnp.float32
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_bfloat16_activations_give_nearly_the_logits_of_float32(case):
     model, params = case.model(), parameters(case.model())
     x = {"tokens": tokens(model)}
@@ -368,7 +368,7 @@ def test_bfloat16_activations_give_nearly_the_logits_of_float32(case):
     assert_close(logits(case.model(dtype="bfloat16"), params, x), logits(model, params, x), tolerance=0.05)
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_float64_activations_compute_in_float64_throughout(case):
     with jax.enable_x64(True):
         model = case.model(dtype="float64")
@@ -381,7 +381,7 @@ def test_float64_activations_compute_in_float64_throughout(case):
 # --- dropout --------------------------------------------------------------------------------------
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_training_without_a_dropout_key_is_refused(case):
     model = case.model()
     params, x = parameters(model), tokens(model)
@@ -390,7 +390,7 @@ def test_training_without_a_dropout_key_is_refused(case):
             model.apply(params, x, train=True, rngs=rngs)
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_a_key_without_training_changes_nothing(case):
     model = case.model()
     params, x, key = parameters(model), tokens(model), jax.random.key(0)
@@ -399,7 +399,7 @@ def test_a_key_without_training_changes_nothing(case):
     assert str(given) == str(without)
 
 
-@over(turned=False, field="dropout_rate")
+@over(*SEQUENCE, turned=False, field="dropout_rate")
 def test_dropout_is_a_function_of_its_key(case):
     model = case.model()
     params, inputs = parameters(model), {"tokens": tokens(model)}
@@ -408,7 +408,7 @@ def test_dropout_is_a_function_of_its_key(case):
     assert np.all(np.any(first != other, axis=-1))  # at every position
 
 
-@over(turned=False, field="dropout_rate")
+@over(*SEQUENCE, turned=False, field="dropout_rate")
 def test_dropout_differs_between_the_rows_of_a_batch(case):
     model = case.model()
     same = np.repeat(tokens(model, rows=1), B, axis=0)
@@ -416,7 +416,7 @@ def test_dropout_differs_between_the_rows_of_a_batch(case):
     assert np.all(np.any(out[0] != out[1], axis=-1)) and np.all(np.any(out[0] != out[2], axis=-1))
 
 
-@over(turned=False, field="dropout_rate")
+@over(*SEQUENCE, turned=False, field="dropout_rate")
 def test_training_at_dropout_zero_is_what_evaluation_computes(case):
     model = case.model(dropout_rate=0.0)
     params, x, key = parameters(model), tokens(model), jax.random.key(0)
@@ -428,7 +428,7 @@ def test_training_at_dropout_zero_is_what_evaluation_computes(case):
 # --- inputs ---------------------------------------------------------------------------------------
 
 
-@over(turned=False, field="max_length")
+@over(*SEQUENCE, turned=False, field="max_length")
 def test_a_row_that_is_too_long_is_one_line_with_both_lengths(case):
     model, params = case.model(), parameters(case.model())
     width = case.config.max_length
@@ -438,7 +438,7 @@ def test_a_row_that_is_too_long_is_one_line_with_both_lengths(case):
     assert re.fullmatch(rf".*{width + 1}.*{width}", str(caught.value))  # a dot is no line's end
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_an_input_that_no_model_reads_is_refused_by_name(case):
     model, params = case.model(), parameters(case.model())
     with pytest.raises(ValueError, match="token_typos"):
@@ -447,7 +447,15 @@ def test_an_input_that_no_model_reads_is_refused_by_name(case):
         model.apply(params, {"segments": tokens(model)})
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
+def test_a_length_beyond_the_row_is_one_line_with_its_row_and_value(case):
+    model, params = case.model(), parameters(case.model())
+    for wrong in (T + 1, -1):
+        with pytest.raises(ValueError, match=rf"^lengths\[1\]={wrong} is not between 0 and {T}[^\n]*$"):
+            model.features(params, {"tokens": tokens(model), "lengths": np.asarray([3, wrong, T])})
+
+
+@over(*SEQUENCE, turned=False)
 def test_an_array_of_tokens_stands_for_the_inputs(case):
     model = case.model()
     params, x = parameters(model), tokens(model)
@@ -457,7 +465,7 @@ def test_an_array_of_tokens_stands_for_the_inputs(case):
 # --- the vocabulary -------------------------------------------------------------------------------
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_readout_of_some_positions_is_that_part_of_the_whole(case):
     model = case.model()
     params, x = parameters(model), tokens(model)
@@ -471,7 +479,7 @@ def test_readout_of_some_positions_is_that_part_of_the_whole(case):
     assert_close(readout(params, x_BTD[chosen]), whole[chosen])
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_what_pads_the_vocabulary_never_shows(case):
     model = case.model()
     V, x = case.config.vocab_size, {"tokens": tokens(case.model())}
@@ -485,7 +493,7 @@ def test_what_pads_the_vocabulary_never_shows(case):
     assert_close(logits(twin, loud, x)[..., :V], whole)
 
 
-@over(turned=False)
+@over(*SEQUENCE, turned=False)
 def test_a_softmax_over_the_stored_vocabulary_equals_the_softmax_over_the_visible_one(case):
     model = case.model()
     params, x = parameters(model, padding=50.0), {"tokens": tokens(model)}
@@ -515,15 +523,23 @@ def mesh_of(**sizes):
 @each_size
 def test_no_large_parameter_is_whole_on_every_device(size):
     model = zoo.models.create(size)
-    tensor = math.gcd(model.config.dims.get("H", 4), 4)
+    specs = named(model.abstract())
+    # As many ways as the sizes of this model divide: 25 heads and 650 units do not over 4.
+    tensor = math.gcd(
+        4, *(n for _, spec in specs for a, n in zip(spec.letters, spec.shape, strict=True) if a in "HZ")
+    )
+    fsdp = math.gcd(
+        4, *(n for _, spec in specs for a, n in zip(spec.letters, spec.shape, strict=True) if a in "DER")
+    )
+    assert tensor > 1 or "H" in model.config.dims and fsdp > 1
     whole = 0
-    for name, spec in named(model.abstract()):
-        if spec.contracted or "V" in spec.letters:  # matmuls and the vocabulary, by every axis
+    for name, spec in specs:
+        if spec.contracted or len(spec.letters) > 1 and "V" in spec.letters:  # kernels, tables: by every axis
             assert ways(spec, mesh_of(fsdp=2, tensor=tensor)) == 2 * tensor, name
-        if ways(spec, mesh_of(fsdp=4)) == 1:
+        if ways(spec, mesh_of(fsdp=fsdp)) == 1:
             whole += spec.size
     # Some biases have no letter that fsdp splits. They hold 7/12 of 1/d_model of a Transformer.
-    assert whole < 0.01 * model.num_params()
+    assert whole < 0.02 * model.num_params()
 
 
 @pytest.mark.skipif(jax.device_count() < 4, reason="needs four devices: JAX_NUM_CPU_DEVICES=8")

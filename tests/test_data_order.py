@@ -216,9 +216,9 @@ def test_evaluation_holds_the_validation_text_once(dataset):
     targets = [int(target) for batch in batches for _, target in counted_pairs(batch)]
     assert len(targets) == dataset.num_eval_targets
     text = bytes(target for target in targets if target != dataset.tokenizer.eot)
-    assert sorted(text) == sorted(dataset.valid_bytes()) and len(text) == dataset.eval_bytes
+    assert sorted(text) == sorted(dataset.corpus.text("valid")) and len(text) == dataset.eval_bytes
     if dataset.cfg.layout == "stream":
-        assert text == dataset.valid_bytes()
+        assert text == dataset.corpus.text("valid")
 
 
 def test_rows_behind_the_last_weigh_nothing(dataset):
@@ -237,7 +237,7 @@ def test_the_bytes_of_a_token_that_is_never_a_target_do_not_count(tmp_path):
     (tmp_path / "a.txt").write_text("abcxyzxyzxyz" + "€xyzxyzxyz€€", encoding="utf-8")
     cfg = DataConfig(path=str(tmp_path / "a.txt"), tokenizer="char", length=8, valid_fraction=0.5)
     dataset = load(cfg, seed=0)
-    assert dataset.valid_bytes() == "€xyzxyzxyz€€".encode() and dataset.eval_bytes == 9 + 2 * 3
+    assert dataset.corpus.text("valid") == "€xyzxyzxyz€€".encode() and dataset.eval_bytes == 9 + 2 * 3
 
 
 def test_the_test_part_can_be_evaluated(tmp_path):
@@ -247,8 +247,8 @@ def test_the_test_part_can_be_evaluated(tmp_path):
     batches = [dataset.eval_batch(i, range(8)) for i in range(dataset.num_eval_batches)]
     targets = [target for batch in batches for _, target in counted_pairs(batch)]
     assert dataset.tokenizer.decode(targets) == "this is to test " * 9
-    assert dataset.valid_bytes() == b"this is to test " * 9
-    assert dataset.train_bytes() == b"this is to train " * 9
+    assert dataset.corpus.text(dataset.evaluate) == b"this is to test " * 9
+    assert dataset.corpus.text("train") == b"this is to train " * 9
 
 
 def test_the_digest_tells_what_changes_the_rows(tmp_path):

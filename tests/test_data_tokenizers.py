@@ -23,6 +23,7 @@ from zoo.data.tokenizers import (
 )
 from zoo.data.tokenizers.bpe import byte_symbols
 from zoo.data.tokenizers.sentence_piece import train
+from zoo.data.tokenizers.word import BEGIN, END, EXAMPLES, WordTokenizer
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError
 
@@ -87,6 +88,7 @@ def makers(tmp_path_factory):
             write_bpe(folder / "bpe", [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "a")])
         ),
         "wordpiece": lambda: WordPieceTokenizer.read(write_wordpiece(folder / "wordpiece", BERT_PIECES)),
+        "word": lambda: WordTokenizer.of(["hello", *PROSE.split()], (*EXAMPLES, BEGIN, END)),
     }
 
 

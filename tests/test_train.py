@@ -167,15 +167,15 @@ def test_the_mesh_of_a_run_may_change_between_two_starts(text, capsys, monkeypat
 
 
 def test_a_loss_that_is_not_finite_ends_with_exit_5_and_names_the_checkpoint(text, capsys, monkeypatch):
-    from zoo.data import Dataset
+    from zoo.data import TextSet
 
-    read = Dataset.batch
+    read = TextSet.batch
 
     def poisoned(self, step, rows):
         examples = read(self, step, rows)
         return examples if step != 9 else examples | {"weights": examples["weights"] * float("nan")}
 
-    monkeypatch.setattr(Dataset, "batch", poisoned)
+    monkeypatch.setattr(TextSet, "batch", poisoned)
     assert train.main(command(text, "--name", "poisoned")) == 5
     err = capsys.readouterr().err.splitlines()[-1]
     assert err.startswith("error: step 10: loss nan") and "the last good checkpoint is step 8" in err
@@ -306,7 +306,7 @@ def test_init_starts_from_another_runs_parameters(text, capsys):
         (2, ["--mesh.fsdp", "3"], "does not fit"),
         (2, ["--data.batch-size", "9"], "does not divide over"),
         (2, ["--accumulate", "3"], "data.batch_size=8 is not a multiple of accumulate=3"),
-        (2, ["--model.vocab-size", "7"], "model.vocab_size=7, but the char tokenizer has"),
+        (2, ["--model.vocab-size", "7"], "model.vocab_size=7, but the data has"),
         (2, ["--seed", "99999999999999999999"], "seed=99999999999999999999"),
         (2, ["--clip-norm", "nan"], "clip_norm=nan"),
         (2, ["--model.dtype", "float64"], "float64"),

@@ -1,6 +1,7 @@
 """What the tests of training share: tiny models whose sizes divide over eight devices, and batches.
 
-Every family in zoo.models.MODELS is trained here; a new one joins by being in that table.
+Every language model in zoo.models.MODELS is trained here; a new one joins by being in that table. Models of
+other tasks have test_training_of_tasks.py.
 """
 
 import dataclasses
@@ -16,13 +17,19 @@ from zoo.step import TrainStep
 from zoo.tasks import CausalLM
 
 SIZES = {"vocab_size": 65, "max_length": 32, "num_layers": 2, "num_heads": 4, "d_model": 32, "d_ff": 64}
+SIZES |= {"d_state": 40, "init_scale": 0.3}
 ROWS, LENGTH = 16, 24
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
 
 eight_devices = pytest.mark.skipif(
     jax.device_count() != 8, reason="needs 8 devices: JAX_NUM_CPU_DEVICES=8, which conftest.py sets"
 )
-families = pytest.mark.parametrize("kind", models.MODELS, ids=lambda kind: kind.__name__)
+LANGUAGE_MODELS = [
+    kind
+    for kind in models.MODELS
+    if "causal" in models.create(kind()).traits and "pair" not in models.create(kind()).traits
+]
+families = pytest.mark.parametrize("kind", LANGUAGE_MODELS, ids=lambda kind: kind.__name__)
 
 
 def tiny_model(kind, **changes):
@@ -32,26 +39,30 @@ def tiny_model(kind, **changes):
 
 
 def parts_of(kind, *, optimizer=None, steps=10, model=None, **settings) -> TrainStep:
-    """A train step with AdamW and a cosine, unless told otherwise."""
+    """A train step with AdamW and a cosine, unless told otherwise; a recurrent model carries its state."""
     model = model or tiny_model(kind)
+    carried_rows = ROWS if "recurrent" in model.traits else 0
     tx = optim.transform(
         optimizer or optim.AdamW(learning_rate=1e-2),
         schedules.Cosine(warmup_steps=2),
         steps,
         model.abstract(),
     )
-    return TrainStep(model, CausalLM(), tx, **({"seed": 3, "clip_norm": 1.0} | settings))
+    settings = {"seed": 3, "clip_norm": 1.0, "carried_rows": carried_rows} | settings
+    return TrainStep(model, CausalLM(), tx, **settings)
 
 
 def rows_of(step: int, rows: range) -> dict:
-    """Examples of a step: random tokens with a pattern that can be learned, and some targets left out."""
+    """Examples of a step: random tokens with a pattern that can be learned, and some targets left out; as
+    parallel streams, of which each row begins anew at some steps."""
     random = np.random.default_rng(step)
     tokens = (random.integers(0, 65, (ROWS, 1)) + 3 * np.arange(LENGTH + 1)) % 65
     noise = random.random(tokens.shape) < 0.2
     tokens = np.where(noise, random.integers(0, 65, tokens.shape), tokens).astype(np.int32)
     weights = (random.random((ROWS, LENGTH)) < 0.9).astype(np.float32)
     chosen = slice(rows.start, rows.stop)
-    return CausalLM().batch({"tokens": tokens[chosen], "weights": weights[chosen]})
+    begins = (step + np.arange(ROWS)) % 5 == 0
+    return CausalLM().batch({"tokens": tokens[chosen], "weights": weights[chosen], "begins": begins[chosen]})
 
 
 def batch_of(step: int, mesh):

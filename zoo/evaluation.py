@@ -3,15 +3,19 @@
 import jax
 import numpy as np
 
+from zoo import sharding
 from zoo.feed import evaluation_batches
 
 
 class Evaluation:
-    """The task's metrics of given parameters on a dataset's validation part, by one compiled program."""
+    """The task's metrics of given parameters on a dataset's validation part, by one compiled program
+    for each shape of batch."""
 
     def __init__(self, parts, dataset, mesh):
         self._parts, self._dataset, self._mesh = parts, dataset, mesh
-        self._step = jax.jit(parts.evaluate)
+        whole = sharding.replicated(mesh)
+        # Sums and outputs come whole to every process; what the rows remember stays where they are.
+        self._step = jax.jit(parts.evaluate, out_shardings=(whole, whole, None))
 
     def __call__(self, params, batches: int = 0) -> dict[str, float]:
         """Over `batches` batches spread evenly over the set; 0: over all of it.
@@ -19,7 +23,12 @@ class Evaluation:
         Sums are added in float64 on the host, in order, so that they do not depend on the set's size.
         """
         sums: dict[str, float] = {}
-        for batch in evaluation_batches(self._dataset, self._parts.task, self._mesh, batches):
-            for name, value in jax.device_get(self._step(params, batch)).items():
+        rows, carry = [], self._parts.no_carry()
+        task = self._parts.task
+        for batch in evaluation_batches(self._dataset, task, self._mesh, batches):
+            totals, outputs, carry = self._step(params, batch, carry)
+            for name, value in jax.device_get(totals).items():
                 sums[name] = sums.get(name, 0.0) + float(np.float64(value))
-        return self._parts.task.metrics(sums, self._dataset)
+            if outputs:
+                rows.append(jax.device_get(outputs))
+        return task.metrics(sums, rows, self._dataset)

@@ -23,9 +23,12 @@ def training_batches(dataset, task, mesh, start: int, stop: int) -> Iterator:
 
 
 def evaluation_batches(dataset, task, mesh, limit: int = 0) -> Iterator:
-    """The validation set in order: all of it, or `limit` batches spread evenly over it."""
+    """The validation set in order: all of it, or `limit` batches spread evenly over it; of rows that go
+    on from batch to batch, the first ones."""
     count = dataset.num_eval_batches
     chosen = range(count) if not 0 < limit < count else [i * count // limit for i in range(limit)]
+    if dataset.carried_rows:
+        chosen = range(len(chosen))
 
     def place(index):
         return place_rows(

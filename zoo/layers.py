@@ -25,6 +25,11 @@ def normal(std: float) -> Callable:
     return lambda key, shape: std * jax.random.normal(key, shape, jnp.float32)
 
 
+def uniform(scale: float) -> Callable:
+    """Initial values spread evenly over -scale to scale."""
+    return lambda key, shape: jax.random.uniform(key, shape, jnp.float32, -scale, scale)
+
+
 def constant(value: float) -> Callable:
     return lambda key, shape: jnp.full(shape, value, jnp.float32)
 
@@ -87,21 +92,23 @@ def matmul(x, w, summed: int):
 
 
 class Embed(nn.Module):
-    """A table of learned vectors, looked up by row; `rows` is the letter that counts them."""
+    """A table of learned vectors, looked up by row; `rows` is the letter that counts them, `width` that
+    of the vectors."""
 
     rows: str
     dims: Mapping[str, int]
-    std: float = 0.02
+    init_values: Callable = normal(0.02)
+    width: str = "D"
 
     def setup(self):
-        self.table = parameter(self, "table", self.rows + "D", self.dims, normal(self.std))
+        self.table = parameter(self, "table", self.rows + self.width, self.dims, self.init_values)
 
     def __call__(self, ids_BT, dtype):
         return lookup(self.table, ids_BT, self.rows).astype(dtype)
 
-    def attend(self, x, vocab_size: int):
-        """Logits of every row as the next token, [..., D] -> [..., V], in at least float32: the output
-        layer tied to the input table (arXiv 1608.05859).
+    def attend(self, x, vocab_size: int, bias_V=None):
+        """Logits of every row as the next token, [..., D] -> [..., V], in at least float32: an output
+        layer, and where the table is looked up too, one tied to the input (arXiv 1608.05859).
 
         The rows that pad the vocabulary come out as the lowest number there is, so that they take no
         probability and give no gradient.
@@ -110,6 +117,8 @@ class Embed(nn.Module):
         x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
         table_VD = constrain(self.table.astype(x.dtype), self.rows + ".")
         logits_BV = jnp.einsum("BD,VD->BV", x_BD, table_VD, preferred_element_type=dtype)
+        if bias_V is not None:
+            logits_BV += bias_V.astype(dtype)
         if len(self.table) > vocab_size:
             logits_BV = jnp.where(jnp.arange(len(self.table)) < vocab_size, logits_BV, jnp.finfo(dtype).min)
         return constrain(logits_BV, "BV").reshape(*x.shape[:-1], -1)
@@ -118,7 +127,8 @@ class Embed(nn.Module):
 def lookup(table_VD, ids_BT, rows: str):
     """Rows of a table. The table is gathered over D first: a lookup in a table that is spread over
     the same axis as the batch would otherwise gather the whole batch."""
-    return constrain(jnp.take(constrain(table_VD, rows + "."), ids_BT, axis=0, mode="clip"), "BTD")
+    x_BTD = jnp.take(constrain(table_VD, rows + "."), ids_BT, axis=0, mode="clip")
+    return constrain(x_BTD, "BT"[: ids_BT.ndim] + "D")
 
 
 class LayerNorm(nn.Module):
@@ -142,11 +152,16 @@ def layer_norm(x_BTD, scale_D, bias_D, epsilon: float):
     return (y if bias_D is None else y + bias_D).astype(x_BTD.dtype)
 
 
-def dropout(x, rate: float, key):
-    """Zeroes a share `rate` of `x` and scales the rest up (Srivastava et al. 2014); nothing without a key."""
+def dropout(x, rate: float, key, *, shared: int | None = None):
+    """Zeroes a share `rate` of `x` and scales the rest up (Srivastava et al. 2014); nothing without a key.
+
+    One draw serves a whole dimension `shared`: positions (variational dropout, arXiv 1512.05287), or the
+    columns of a row.
+    """
     if key is None or rate == 0.0:
         return x
-    kept = jax.random.bernoulli(key, 1.0 - rate, x.shape)
+    shape = tuple(1 if axis == shared else size for axis, size in enumerate(x.shape))
+    kept = jax.random.bernoulli(key, 1.0 - rate, shape)
     return jnp.where(kept, x / (1.0 - rate), 0).astype(x.dtype)
 
 

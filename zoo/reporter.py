@@ -13,13 +13,13 @@ from zoo.progress import Progress
 class Reporter:
     """The progress bar, the metrics log and the speed of one run, from step `start` on."""
 
-    def __init__(self, recipe, model, mesh, log, start):
+    def __init__(self, recipe, model, dataset, mesh, log, start):
         device = mesh.devices.flat[0]
         peak, self.peak_source = throughput.peak_flops(
             device.device_kind, device.platform, num_devices=mesh.size
         )
         self.speed = throughput.Throughput(
-            recipe.data.batch_size * recipe.data.length,
+            dataset.tokens_per_step,
             flops_per_token=recipe.model.flops_per_token(recipe.data.length).full,
             peak_flops=peak,
         )
@@ -36,7 +36,7 @@ class Reporter:
         device = self._mesh.devices.flat[0]
         lines = {
             "run": f"{run.path}" + (f", continued at step {self.saved}" if self.saved else ""),
-            "data": str(dataset.corpus),
+            "data": dataset.describe(),
             "model": f"{type(self._recipe.model).__name__}, {self._model.num_params():,} parameters",
             "devices": f"{sharding.describe(self._mesh.shape)}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",

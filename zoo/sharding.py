@@ -254,6 +254,11 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(RULES["B"]))
 
 
+def replicated(mesh: Mesh) -> NamedSharding:
+    """The whole array on every device."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
 def check_rows(rows: int, mesh: Mesh, what: str) -> None:
     """Raises ConfigError unless `rows` divide over the devices that split a batch."""
     ways = math.prod(mesh.shape[axis] for axis in RULES["B"])

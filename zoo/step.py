@@ -2,6 +2,12 @@
 
 "State n" is the state after n updates. Everything that the next update depends on is in it, except the
 batch, which is a pure function of (seed, step), and the dropout key, which is the seed's folded with it.
+
+Where the rows of a batch go on where those of the batch before stopped (the layout "streams"), the model's
+own state is carried from step to step: truncated back-propagation through time (Williams and Peng 1990).
+
+    row 0   a b c d | e f g h | i j k l         step 0, 1, 2: gradients stop at the bars, the state does not
+    row 1   m n o p | q r s t | u v w x
 """
 
 import dataclasses
@@ -31,6 +37,8 @@ class TrainState:
     opt_state: Any
     average: Any
     """Exponential moving average of the parameters; None where the recipe keeps none."""
+    carry: Any = None
+    """What the model remembers of the rows so far; None where rows do not go on."""
 
     @property
     def best_params(self):
@@ -57,6 +65,8 @@ class TrainStep:
     """Largest global norm of a gradient; 0: any."""
     average_decay: float = 0.0
     """Of the parameter average; 0: none is kept."""
+    carried_rows: int = 0
+    """Rows that go on from step to step, with the model's state; 0: every batch stands alone."""
 
     def init(self) -> TrainState:
         """State 0."""
@@ -66,7 +76,12 @@ class TrainStep:
             params=params,
             opt_state=self.tx.init(params),
             average=jax.tree.map(jnp.copy, params) if self.average_decay else None,
+            carry=self.no_carry(),
         )
+
+    def no_carry(self):
+        """The state of rows that have not begun; None where rows do not go on."""
+        return self.model.initial_state(self.carried_rows, 0) if self.carried_rows else None
 
     def specs(self) -> TrainState:
         """The same tree of ParamSpecs: what the sharding table places."""
@@ -76,6 +91,7 @@ class TrainStep:
             params=params,
             opt_state=optimizer_specs(self.tx, params),
             average=params if self.average_decay else None,
+            carry=self.model.state_specs(self.carried_rows, 0) if self.carried_rows else None,
         )
 
     def init_on(self, mesh) -> TrainState:
@@ -93,8 +109,8 @@ class TrainStep:
         Metrics: loss (mean nats), grad_norm (before clipping), param_norm, finite (whether the update
         was applied).
         """
-        gradients, sums = self._gradients(state, batch)
-        weight = jnp.maximum(sums["weight"], 1.0)
+        gradients, sums, carry = self._gradients(state, batch)
+        weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
         loss, norm = sums["loss"] / weight, optax.tree.norm(gradients)
         if self.clip_norm:
@@ -103,40 +119,60 @@ class TrainStep:
 
         updates, opt_state = self.tx.update(gradients, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        new = TrainState(state.step + 1, params, opt_state, self._averaged(state, params))
+        new = TrainState(state.step + 1, params, opt_state, self._averaged(state, params), carry)
         param_norm = optax.tree.norm(params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         return state, {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
 
     def _gradients(self, state, batch):
-        """Summed gradients and sums of a batch, one micro-batch after the other."""
+        """(summed gradients, sums, the rows' next state) of a batch, one micro-batch after the other."""
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
 
         def loss(params, micro, key):
-            x_BTD, _ = self.model.features(params, micro["inputs"], train=True, rngs={"dropout": key})
-            sums = self.task.loss(x_BTD, functools.partial(self.model.readout_stored, params), micro)
-            return sums["loss"], sums
+            batch, carry = micro
+            x, carry = self.model.features(
+                params, batch["inputs"], state=self._begun(carry, batch), train=True, rngs={"dropout": key}
+            )
+            sums = self.task.loss(x, functools.partial(self.model.readout_stored, params), batch)
+            return sums["loss"], (sums, carry)
 
         gradient = jax.grad(loss, has_aux=True)
         if self.accumulate == 1:
-            return gradient(state.params, batch, key)
+            gradients, (sums, carry) = gradient(state.params, (batch, state.carry), key)
+            return gradients, sums, carry
 
         def add(total, part):
             index, micro = part
-            new = gradient(state.params, micro, jax.random.fold_in(key, index))
-            return jax.tree.map(jnp.add, total, new), None
+            gradients, (sums, carry) = gradient(state.params, micro, jax.random.fold_in(key, index))
+            return jax.tree.map(jnp.add, total, (gradients, sums)), carry
 
-        parts = (jnp.arange(self.accumulate), jax.tree.map(self._split, batch))
+        parts = (jnp.arange(self.accumulate), jax.tree.map(self._split, (batch, state.carry)))
         first = jax.tree.map(lambda x: x[0], parts[1])
-        shapes = jax.eval_shape(gradient, state.params, first, key)
-        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-        return jax.lax.scan(add, zeros, parts)[0]
+        gradients, (sums, _) = jax.eval_shape(gradient, state.params, first, key)
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradients, sums))
+        (gradients, sums), carries = jax.lax.scan(add, zeros, parts)
+        return gradients, sums, jax.tree.map(self._join, carries)
+
+    def _begun(self, carry, batch):
+        """The state that each row goes on from: nothing where `begins` says that its text begins here."""
+        if carry is None:
+            return None
+        fresh = self.model.initial_state(len(batch["begins"]), 0)
+
+        def choose(old, new):
+            return jnp.where(batch["begins"].reshape(-1, *[1] * (old.ndim - 1)), new, old)
+
+        return jax.tree.map(choose, carry, fresh)
 
     def _split(self, rows):
         """[B, ...] -> [A, B/A, ...]: every A-th row, so that each device splits the rows it has."""
         split = rows.reshape(-1, self.accumulate, *rows.shape[1:]).swapaxes(0, 1)
         return sharding.constrain(split, "." + "B" + "." * (rows.ndim - 1))
+
+    def _join(self, parts):
+        """[A, B/A, ...] -> [B, ...], the inverse of _split."""
+        return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
 
     def _averaged(self, state, params):
         """The moving average; young ones forget faster, min(decay, (1 + n) / (10 + n))."""
@@ -146,7 +182,9 @@ class TrainStep:
         decay = jnp.minimum(self.average_decay, (1 + n) / (10 + n))
         return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
 
-    def evaluate(self, params, batch) -> dict:
-        """Sums of the task's loss over one batch, without dropout."""
-        x_BTD, _ = self.model.features(params, batch["inputs"])
-        return self.task.loss(x_BTD, functools.partial(self.model.readout_stored, params), batch)
+    def evaluate(self, params, batch, carry=None):
+        """(sums of the task's loss, outputs that it wants to see, the rows' next state) of one batch,
+        without dropout."""
+        x, carry = self.model.features(params, batch["inputs"], state=self._begun(carry, batch))
+        sums = self.task.loss(x, functools.partial(self.model.readout_stored, params), batch)
+        return sums, self.task.outputs(self.model, params, x, batch), carry

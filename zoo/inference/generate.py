@@ -5,10 +5,12 @@ padded on the right, and how many tokens to write is an argument. A row's random
 its index and the place of the token alone.
 
 A text may grow longer than the model's context. When the context is full, the model re-reads its
-latter half and goes on: a window that moves in large steps, so that each token costs one position.
+latter half and goes on: a window that moves in large steps, so that each token costs one position. A
+recurrent model has no such limit.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -54,33 +56,27 @@ def generate(
 ) -> list[list[int]]:
     """The continuation of each prompt, without the prompt, ending before `eot` where that is drawn.
 
-    Raises UserError for an empty prompt, or one longer than the model's context.
+    Raises UserError for an empty prompt, one longer than the model's context, or a model that does not
+    read from left to right.
     """
     if not prompts:
         return []
-    context = model.config.max_length
-    for prompt in prompts:
-        if not 0 < len(prompt) <= context:
-            what = f"is longer than the model's context of {context}; shorten it" if prompt else "is empty"
-            raise UserError(f"a prompt of {len(prompt)} tokens {what}")
-    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(len(prompts)))
+    context = getattr(model.config, "max_length", math.inf)
+    check(model, prompts)
+    keys = row_keys(seed, len(prompts))
     texts, written = [list(prompt) for prompt in prompts], 0
     starts = [0] * len(texts)  # where each row's window begins; it moves by the row's own length alone
     while written < max_new_tokens:
         if written:
-            ends, kept = map(len, texts), max(context // 2, 1)
+            ends, kept = map(len, texts), max(int(context) // 2, 1)
             starts = [s if end - s < context else end - kept for s, end in zip(starts, ends, strict=True)]
         read = [text[start:] for start, text in zip(starts, texts, strict=True)]
         room = max(context - max(map(len, read)), 1)  # a prompt that fills the context still predicts one
-        count = min(max_new_tokens - written, room)
-        tokens_BT, lengths_B = padded(read, min(bucket(max(map(len, read))), context))
+        count = int(min(max_new_tokens - written, room))
+        tokens_BT, lengths_B = padded(read, int(min(bucket(max(map(len, read))), context)))
         new_BT = _continue(
             *(model, bucket(count), params, tokens_BT, lengths_B, keys, written, count),
-            *(
-                float(sampling.temperature),
-                min(sampling.top_k, model.config.vocab_size),
-                float(sampling.top_p),
-            ),
+            *numbers(sampling, model),
         )
         for text, new in zip(texts, np.asarray(new_BT)[:, :count].tolist(), strict=True):
             text.extend(new)
@@ -89,6 +85,28 @@ def generate(
             break
     continuations = [text[len(prompt) :] for text, prompt in zip(texts, prompts, strict=True)]
     return [new[: new.index(eot)] if eot in new else new for new in continuations]
+
+
+def check(model, prompts: Sequence[Sequence[int]]) -> None:
+    """Raises UserError for a model that cannot continue texts, or a prompt that it cannot read."""
+    if "causal" not in model.traits:
+        raise UserError(f"{type(model.config).__name__} reads both ways; it cannot continue a text")
+    context = getattr(model.config, "max_length", math.inf)
+    for prompt in prompts:
+        if not 0 < len(prompt) <= context:
+            what = f"is longer than the model's context of {context}; shorten it" if prompt else "is empty"
+            raise UserError(f"a prompt of {len(prompt)} tokens {what}")
+
+
+def row_keys(seed: int, rows: int):
+    """The randomness of each row, by its index."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), jnp.arange(rows))
+
+
+def numbers(sampling: Sampling, model) -> tuple[float, int, float]:
+    """The sampling as a program takes it."""
+    top_k = min(sampling.top_k, model.config.vocab_size)
+    return float(sampling.temperature), top_k, float(sampling.top_p)
 
 
 def bucket(length: int) -> int:
@@ -104,13 +122,28 @@ def padded(rows: Sequence[Sequence[int]], length: int):
     return tokens_BT, np.asarray([len(row) for row in rows], np.int32)
 
 
+def continuation(tokenizer, prompt: Sequence[int], new: Sequence[int]) -> str:
+    """What `new` adds to the text of the prompt, the blank between two words included."""
+    return tokenizer.decode([*prompt, *new]).removeprefix(tokenizer.decode(prompt))
+
+
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _continue(model, room, params, tokens_BT, lengths_B, keys_B, written, count, temperature, top_k, top_p):
+def _continue(model, room, params, tokens_BT, lengths_B, keys_B, written, count, *how):
     """`count` new tokens [B, room] after tokens_BT; `written` numbers the first for its randomness."""
+    read = read_prompts(model, room, params, tokens_BT, lengths_B)
+    return write_tokens(model, room, params, *read, keys_B, written, count, *how)[0]
+
+
+def read_prompts(model, room, params, tokens_BT, lengths_B):
+    """(features of each row's last token, the state that holds them all, with `room` for more)."""
     B, T = tokens_BT.shape
     state = model.initial_state(B, T + room)
     x_BTD, state = model.features(params, {"tokens": tokens_BT, "lengths": lengths_B}, state=state)
-    x_BD = jnp.take_along_axis(x_BTD, lengths_B[:, None, None] - 1, axis=1)[:, 0]
+    return jnp.take_along_axis(x_BTD, lengths_B[:, None, None] - 1, axis=1)[:, 0], state
+
+
+def write_tokens(model, room, params, x_BD, state, keys_B, written, count, temperature, top_k, top_p):
+    """(`count` tokens [B, room], features of the last, the state with them all)."""
 
     def write(carry):
         index, x_BD, state, new_BT = carry
@@ -120,8 +153,9 @@ def _continue(model, room, params, tokens_BT, lengths_B, keys_B, written, count,
         x_BTD, state = model.features(params, token_B[:, None], state=state)
         return index + 1, x_BTD[:, 0], state, new_BT.at[:, index].set(token_B)
 
-    start = (0, x_BD, state, jnp.zeros((B, room), jnp.int32))
-    return jax.lax.while_loop(lambda carry: carry[0] < count, write, start)[3]
+    start = (0, x_BD, state, jnp.zeros((len(x_BD), room), jnp.int32))
+    _, x_BD, state, new_BT = jax.lax.while_loop(lambda carry: carry[0] < count, write, start)
+    return new_BT, x_BD, state
 
 
 def draw(logits_V, key, temperature, top_k, top_p):

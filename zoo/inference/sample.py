@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 
 from zoo.errors import UserError, storage_errors
-from zoo.inference.generate import Sampling, generate
+from zoo.inference.generate import Sampling, continuation, generate
 
 SAMPLING = Sampling(temperature=0.8, top_k=200)  # nanoGPT's sample.py
 
@@ -15,9 +15,9 @@ def write_sample(recipe, model, params, tokenizer, folder: Path) -> None:
     if not recipe.sample_tokens:
         return
     try:
-        prompt = tokenizer.encode(recipe.sample_prompt).tolist()
+        prompt = tokenizer.encode(recipe.sample_prompt).tolist() or [tokenizer.eot or 0]
         new = generate(
-            *(model, params, [prompt or [tokenizer.eot or 0]]),
+            *(model, params, [prompt]),
             max_new_tokens=recipe.sample_tokens,
             sampling=SAMPLING,
             seed=recipe.seed,
@@ -26,7 +26,7 @@ def write_sample(recipe, model, params, tokenizer, folder: Path) -> None:
     except UserError as error:
         print(f"no sample: {error}", file=sys.stderr)
         return
-    text = recipe.sample_prompt + tokenizer.decode(new[0])
+    text = recipe.sample_prompt + continuation(tokenizer, prompt, new[0])
     with storage_errors(folder):
         (folder / "samples.txt").write_text(text + "\n", encoding="utf-8")
     print(f"sample   {text}", file=sys.stderr)

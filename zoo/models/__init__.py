@@ -1,15 +1,34 @@
 """The families: which module a configuration builds, and the sizes that papers published."""
 
+import dataclasses
 import fnmatch
 from typing import Any
 
 from zoo.errors import ConfigError, nearest
-from zoo.models import gpt
+from zoo.models import bilm, gpt, rnn, seq2seq_config, word_vectors
+from zoo.models.bilm import BiLM, BiLMConfig
+from zoo.models.classifier import Classifier, ClassifierConfig
 from zoo.models.gpt import GPT, GPTConfig
+from zoo.models.joint import Joint, JointConfig
 from zoo.models.pure import Model
+from zoo.models.rnn import RNN, RNNConfig
+from zoo.models.scalar_mix import ELMo, ELMoConfig
+from zoo.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from zoo.models.tagger import Tagger, TaggerConfig
+from zoo.models.word_vectors import WordVectors, WordVectorsConfig
 
-MODELS = {GPTConfig: GPT}
-SIZES: dict[str, Any] = {**gpt.SIZES}
+MODELS: dict[type, Any] = {
+    RNNConfig: RNN,
+    GPTConfig: GPT,
+    BiLMConfig: BiLM,
+    ELMoConfig: ELMo,
+    Seq2SeqConfig: Seq2Seq,
+    WordVectorsConfig: WordVectors,
+    ClassifierConfig: Classifier,
+    TaggerConfig: Tagger,
+    JointConfig: Joint,
+}
+SIZES: dict[str, Any] = {**rnn.SIZES, **seq2seq_config.SIZES, **bilm.SIZES, **word_vectors.SIZES, **gpt.SIZES}
 
 
 def create(config) -> Model:
@@ -23,10 +42,16 @@ def create(config) -> Model:
                 f"unknown model {config!r}{nearest(config, SIZES)}; `python -m zoo list` shows all"
             )
         config = SIZES[config]
+    return Model(config, module_of(config))
+
+
+def module_of(config):
+    """The Linen module of a configuration; a head gets that of its encoder."""
     if type(config) not in MODELS:
         known = ", ".join(kind.__name__ for kind in MODELS)
         raise ConfigError(f"no model has a configuration of type {type(config).__name__}; known: {known}")
-    return Model(config, MODELS[type(config)](config))
+    has_encoder = "encoder" in {field.name for field in dataclasses.fields(config)}
+    return MODELS[type(config)](config, *([module_of(config.encoder)] if has_encoder else []))
 
 
 def list_models(pattern: str = "*") -> list[str]:

@@ -11,7 +11,7 @@ attention whose pattern is not published; ours are all dense.
 
 import math
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -20,21 +20,13 @@ import jax.numpy as jnp
 from zoo.attention import Causal, Segments, attention
 from zoo.errors import ConfigError, nearest
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
+from zoo.models.pure import FlopsPerToken
 
 REMAT = {
     "none": None,
     "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
     "full": jax.checkpoint_policies.nothing_saveable,
 }
-
-
-class FlopsPerToken(NamedTuple):
-    """Floating-point operations to train on one token, by the two conventions in use."""
-
-    full: float
-    """Attention counted over all positions (PaLM's appendix B, arXiv 2204.02311; nanoGPT)."""
-    causal: float
-    """Attention counted over the causal half only (llm.c)."""
 
 
 @dataclass(frozen=True)
@@ -103,6 +95,11 @@ class GPTConfig:
         }
 
     @property
+    def d_features(self) -> int:
+        """Width of the features."""
+        return self.d_model
+
+    @property
     def num_params(self) -> int:
         """The closed form; a test holds it against the arrays."""
         V, T, N, D, F = (self.dims[letter] for letter in "VTNDF")
@@ -122,6 +119,16 @@ class GPTConfig:
         return FlopsPerToken(
             full=6 * self.num_params + 12 * N * D * length, causal=6 * self.num_params + 6 * N * D * length
         )
+
+    @property
+    def num_feature_params(self) -> int:
+        """Parameters without the output layer's own: all of them, as it has none."""
+        return self.num_params
+
+    def flops_of_features(self, length: int) -> FlopsPerToken:
+        """The same without the output layer."""
+        output = 6 * self.vocab_size * self.d_model
+        return FlopsPerToken(*(flops - output for flops in self.flops_per_token(length)))
 
 
 def _gpt3(num_layers, d_model, num_heads):
@@ -153,6 +160,7 @@ class GPT(nn.Module):
     """Tokens to features, and features to logits."""
 
     traits = frozenset({"causal"})  # the contract tests that apply; tests/families.py lists them all
+    output = "V"
     config: GPTConfig
 
     def setup(self):

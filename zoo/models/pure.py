@@ -13,15 +13,25 @@ The split lets a task read a few positions, or the vocabulary in chunks, or no v
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from zoo import sharding
 
-INPUTS = ("tokens", "positions", "segments", "lengths")
+INPUTS = ("tokens", "positions", "segments", "lengths", "source", "source_lengths", "characters")
+
+
+class FlopsPerToken(NamedTuple):
+    """Floating-point operations to train on one token, by the two conventions in use."""
+
+    full: float
+    """Attention counted over all positions (PaLM's appendix B, arXiv 2204.02311; nanoGPT)."""
+    causal: float
+    """Attention counted over the causal half only (llm.c). Without attention the two are equal."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +40,9 @@ class Model:
 
     `inputs` of every function is an array of token ids [B, T], or a dict with "tokens" and optionally
     "positions" [B, T] (default 0, 1, 2, ...) and "segments" [B, T] (the document of each position of a
-    packed row, from 1; 0 is padding), or, with a state, "lengths" [B] (how many tokens of each row are
-    there to be read; the rest pads the row on the right).
+    packed row, from 1; 0 is padding), or "lengths" [B] (how many tokens of each row are there to be
+    read; the rest pads the row on the right). Models of pairs read "source" [B, S] and
+    "source_lengths" [B] too, models of spelling the "characters" [B, T, 50] of each token.
     """
 
     config: Any
@@ -47,9 +58,9 @@ class Model:
         return sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
 
     def _boxed(self, key):
-        return self.module.init(key, {"tokens": jnp.zeros((1, 1), jnp.int32)}, method=features_and_readout)[
-            "params"
-        ]
+        reads = getattr(self.module, "reads", ("tokens",))  # the inputs that it cannot do without
+        inputs = {name: jnp.zeros((1, 1), jnp.int32) for name in reads}
+        return self.module.init(key, inputs, method=features_and_readout)["params"]
 
     def num_params(self) -> int:
         """Parameters as papers count them: tied arrays once, padding not at all."""
@@ -68,23 +79,49 @@ class Model:
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
         return self.module.apply({"params": params}, as_inputs(inputs), state, rngs=rngs, method="features")
 
-    def readout(self, params, x):
-        """Logits, float32, of features at any positions: [..., D] -> [..., V]."""
-        return self.readout_stored(params, x)[..., : self.config.vocab_size]
+    def readout(self, params, x, rows=None):
+        """Logits, float32, of features at any positions: [..., D] -> [..., V], or [..., C] of a head.
 
-    def readout_stored(self, params, x):
+        With `rows` [B, C] only those of the words that it names: [B, ..., D] -> [B, ..., C]. Tables of
+        word vectors can do that (trait "table").
+        """
+        if rows is not None:
+            return self.readout_stored(params, x, rows)
+        logits, letter = self.readout_stored(params, x), self.module.output
+        return logits[..., : self.config.dims[letter]] if letter else logits
+
+    def readout_stored(self, params, x, rows=None):
         """Logits as the sharded vocabulary stores them: the rows that pad it come last, each at the
         lowest float, so that a softmax over all equals the softmax over the visible ones."""
-        return self.module.apply({"params": params}, x, method="readout")
+        named = () if rows is None else (rows,)
+        return self.module.apply({"params": params}, x, *named, method="readout")
 
     def apply(self, params, inputs, *, train: bool = False, rngs=None):
         """Logits [B, T, V], float32."""
         x_BTD, _ = self.features(params, inputs, train=train, rngs=rngs)
         return self.readout(params, x_BTD)
 
+    @property
+    def traits(self) -> frozenset[str]:
+        """What it promises: causal, bidirectional, recurrent, pair, table; tests/families.py has the list."""
+        return self.module.traits
+
     def initial_state(self, batch_size: int, length: int):
-        """What features() starts from to read a text piece by piece: room for `length` positions."""
+        """What features() starts from to read a text piece by piece: room for `length` positions.
+
+        Its arrays are named by their letters, "h_BZ" or "k_NBSHK".
+        """
         return self.module.initial_state(batch_size, length)
+
+    def state_specs(self, batch_size: int, length: int):
+        """The letters, shapes and dtypes of initial_state(), without any array."""
+
+        def spec(path, leaf):
+            letters = path[-1].key.rpartition("_")[2]
+            return sharding.ParamSpec(letters, leaf.shape, leaf.shape, leaf.dtype)
+
+        state = jax.eval_shape(lambda: self.initial_state(batch_size, length))
+        return jax.tree_util.tree_map_with_path(spec, state)
 
 
 @functools.partial(jax.jit, static_argnums=0)  # one program is made faster than a thousand small ones
@@ -104,4 +141,19 @@ def as_inputs(inputs) -> dict:
     unknown = sorted(set(inputs) - set(INPUTS))
     if unknown or "tokens" not in inputs:
         raise ValueError(f"inputs {sorted(inputs)}: expected 'tokens' and any of {', '.join(INPUTS[1:])}")
+    for name, row in (("lengths", "tokens"), ("source_lengths", "source")):
+        if name in inputs and row in inputs:
+            check_lengths(name, inputs[name], inputs[row].shape[1])
     return dict(inputs)
+
+
+def check_lengths(name: str, lengths_B, T: int) -> None:
+    """ValueError for a length that is no part of a row; inside a compiled program they are not known yet."""
+    try:
+        lengths_B = np.asarray(lengths_B)
+    except jax.errors.TracerArrayConversionError:
+        return
+    wrong = (lengths_B < 0) | (lengths_B > T)
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise ValueError(f"{name}[{row}]={lengths_B[row]} is not between 0 and {T}, the length of the rows")

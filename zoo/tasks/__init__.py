@@ -1,5 +1,27 @@
-"""The objectives. A task turns examples into a batch, and features into sums to be averaged."""
+"""The objectives. A task turns examples into a batch, and features into sums to be averaged.
 
+batch(examples) -> {inputs, targets, weights, ...}       NumPy, on the host
+loss(x, readout, batch) -> {loss, weight, ...}           sums, inside the compiled step
+outputs(model, params, x, batch) -> {name: [B, ...]}     what an evaluation brings back row by row
+metrics(sums, outputs, dataset) -> {eval_loss, ...}      of a whole evaluation
+"""
+
+from zoo.tasks.bilm import BidirectionalLM
 from zoo.tasks.causal_lm import CausalLM
+from zoo.tasks.classify import Classify
+from zoo.tasks.seq2seq import Seq2Seq
+from zoo.tasks.slots import Slots
+from zoo.tasks.tag import Tag
+from zoo.tasks.word_vectors import CBOW, GloVe, SkipGram
 
-TASKS = {"causal_lm": CausalLM}
+TASKS = {
+    "causal_lm": CausalLM,
+    "bilm": BidirectionalLM,
+    "seq2seq": Seq2Seq,
+    "classify": Classify,
+    "tag": Tag,
+    "slots": Slots,
+    "skip_gram": SkipGram,
+    "cbow": CBOW,
+    "glove": GloVe,
+}

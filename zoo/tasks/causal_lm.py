@@ -21,15 +21,17 @@ class CausalLM:
         """{inputs, targets, weights} of examples with "tokens" [B, T + 1].
 
         "segments" and "positions" [B, T] of packed rows pass through to the model; "weights" [B, T]
-        says which targets count (default: all).
+        says which targets count (default: all); "begins" [B] of parallel streams, which of them begin here.
         """
         tokens = examples["tokens"]
         layout = {key: examples[key] for key in ("segments", "positions") if key in examples}
         weights = examples.get("weights")
+        streams = {"begins": examples["begins"]} if "begins" in examples else {}
         return {
             "inputs": {"tokens": tokens[:, :-1], **layout},
             "targets": tokens[:, 1:],
             "weights": np.ones(tokens[:, 1:].shape, np.float32) if weights is None else weights,
+            **streams,
         }
 
     def loss(self, x_BTD, readout, batch) -> dict:
@@ -37,7 +39,11 @@ class CausalLM:
         nats, weight = cross_entropy(readout(x_BTD), batch["targets"], batch["weights"])
         return {"loss": nats, "weight": weight}
 
-    def metrics(self, sums: dict[str, float], dataset) -> dict[str, float | None]:
+    def outputs(self, model, params, x_BTD, batch) -> dict:
+        """Nothing: the sums say it all."""
+        return {}
+
+    def metrics(self, sums: dict[str, float], outputs: list, dataset) -> dict[str, float | None]:
         """Of a validation set: nats per token, perplexity, and bits per byte of its text.
 
         Bits per byte compare models with different tokenizers, and with compressors; None where the
@@ -46,11 +52,8 @@ class CausalLM:
         """
         loss = sums["loss"] / sums["weight"]
         bytes_per_token = dataset.eval_bytes / dataset.num_eval_targets
-        lossless = (
-            dataset.tokenizer.name != "wordpiece"
-        )  # lower-casing and [UNK] forget bytes: no code for them
         return {
             "eval_loss": loss,
             "perplexity": math.exp(min(loss, 700.0)),  # beyond that a float overflows
-            "bits_per_byte": loss / math.log(2) / bytes_per_token if lossless else None,
+            "bits_per_byte": loss / math.log(2) / bytes_per_token if dataset.tokenizer.spells_text else None,
         }

@@ -6,6 +6,7 @@
     sentencepiece   trained on the corpus           nothing      <|endoftext|>
     bpe             GPT-2's files                   nothing      <|endoftext|>
     wordpiece       BERT's vocab.txt                white space  [SEP]
+    word            the words of the corpus         white space  </s>, where texts are examples
 
 `save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
 publishes them (vocab.json and merges.txt, vocab.txt, a .model file).
@@ -23,6 +24,7 @@ from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.char import CharTokenizer
 from zoo.data.tokenizers.saved import FILE, read_note
 from zoo.data.tokenizers.sentence_piece import SentencePieceTokenizer
+from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError, nearest
 
@@ -31,6 +33,8 @@ class Tokenizer(Protocol):
     """What every tokenizer can do."""
 
     name: ClassVar[str]
+    spells_text: ClassVar[bool]
+    """Whether decoding what was encoded gives the text back, so that bits per byte of it can be counted."""
 
     @property
     def vocab_size(self) -> int: ...
@@ -38,6 +42,10 @@ class Tokenizer(Protocol):
     @property
     def eot(self) -> int | None:
         """The token that ends one text and begins the next, if there is one; it decodes to nothing."""
+
+    @property
+    def bos(self) -> int | None:
+        """The token before the first of a text to be written; the end of text where there is no other."""
 
     @property
     def digest(self) -> str:
@@ -58,6 +66,7 @@ TOKENIZERS: dict[str, type[Any]] = {
     "sentencepiece": SentencePieceTokenizer,
     "bpe": BPETokenizer,
     "wordpiece": WordPieceTokenizer,
+    "word": WordTokenizer,
 }
 
 

@@ -31,6 +31,7 @@ class BPETokenizer:
     """Byte-level byte-pair encoding with GPT-2's pattern of words; loses nothing."""
 
     name: ClassVar[str] = "bpe"
+    spells_text: ClassVar[bool] = True
 
     vocab: dict[str, int]
     merges: tuple[tuple[str, str], ...]
@@ -42,6 +43,10 @@ class BPETokenizer:
     @property
     def eot(self) -> int | None:
         return self.vocab.get(EOT)
+
+    @property
+    def bos(self) -> int | None:
+        return self.eot
 
     @cached_property
     def digest(self) -> str:

@@ -17,8 +17,10 @@ class ByteTokenizer:
     """Token i < 256 is byte i; 256 is the end of text, which decodes to nothing."""
 
     name: ClassVar[str] = "byte"
+    spells_text: ClassVar[bool] = True
     vocab_size: ClassVar[int] = 257
     eot: ClassVar[int] = 256
+    bos: ClassVar[int] = 256
 
     @property
     def digest(self) -> str:

@@ -22,6 +22,7 @@ class CharTokenizer:
     """The vocabulary is the characters of a corpus, and an end of text where it has several documents."""
 
     name: ClassVar[str] = "char"
+    spells_text: ClassVar[bool] = True
 
     characters: str
     """The sorted vocabulary: character k is token k."""
@@ -38,6 +39,10 @@ class CharTokenizer:
     @property
     def vocab_size(self) -> int:
         return len(self.characters) + (self.eot is not None)
+
+    @property
+    def bos(self) -> int | None:
+        return self.eot
 
     @property
     def digest(self) -> str:

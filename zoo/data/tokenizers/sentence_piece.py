@@ -48,6 +48,7 @@ class SentencePieceTokenizer:
     """A SentencePiece model, trained here or brought along; `eot` is its end of sentence, if it has one."""
 
     name: ClassVar[str] = "sentencepiece"
+    spells_text: ClassVar[bool] = True
 
     def __init__(self, model: bytes, source: str = "SentencePiece model"):
         from sentencepiece import SentencePieceProcessor
@@ -59,6 +60,7 @@ class SentencePieceTokenizer:
         self.model = model
         self.vocab_size: int = self._processor.vocab_size()
         self.eot: int | None = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
+        self.bos: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else self.eot
 
     @property
     def digest(self) -> str:

@@ -25,7 +25,7 @@ from zoo.data.tokenizers.text import chunks
 from zoo.errors import DataError
 
 FILE = "vocab.txt"
-UNKNOWN, SEPARATOR = "[UNK]", "[SEP]"
+UNKNOWN, BEGIN, SEPARATOR = "[UNK]", "[CLS]", "[SEP]"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class WordPieceTokenizer:
     """BERT's tokens without its special ones: [CLS] and [SEP] are for a task to add."""
 
     name: ClassVar[str] = "wordpiece"
+    spells_text: ClassVar[bool] = False
 
     pieces: tuple[str, ...]
     """Piece k is token k; "##" marks the continuation of a word."""
@@ -49,6 +50,11 @@ class WordPieceTokenizer:
     def eot(self) -> int | None:
         """[SEP] ends a text, where the vocabulary has it."""
         return self.ids.get(SEPARATOR)
+
+    @property
+    def bos(self) -> int | None:
+        """[CLS], where the vocabulary has it."""
+        return self.ids.get(BEGIN)
 
     @cached_property
     def lowercases(self) -> bool:

@@ -1,0 +1,140 @@
+"""Records as numbers, kind by kind.
+
+    classify    text, wrapped                          text </s> text_pair, wrapped, where there are pairs
+    tag         a token and a tag for every word       slots has a label besides
+    pairs       source, wrapped                        <s> target </s>
+
+`wrap` puts marks around a text or a source: none; end: `</s>` behind it; both: `<s>` before it as well. The
+names of the marks are those of a vocabulary of words; other tokenizers have [CLS] and [SEP], or one end of
+text in both places.
+
+What is longer than it may be is cut (of two texts the longer one first; the marks stay, but a target that
+was cut has no end mark) and counted; examples.py says what then becomes of it.
+"""
+
+from collections.abc import Sequence
+from typing import cast
+
+import numpy as np
+
+from zoo.data import labels, tokens
+from zoo.data.files import Document
+from zoo.data.padded import Pairs, Ragged, Sequences
+from zoo.data.record import Record
+from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizers.word import WordTokenizer
+from zoo.errors import DataError
+
+Words = tuple[str, ...]
+
+WRAPS = {"none": (False, False), "end": (False, True), "both": (True, True)}
+"""Whether a mark stands before and behind a text."""
+
+
+def texts_of(record: Record) -> tuple[str, ...]:
+    """The texts of a record, of any kind but tagged words."""
+    names = [name for name in ("text", "text_pair", "source", "target") if name in record.fields]
+    return tuple(cast(str, record.fields[name]) for name in names)
+
+
+def words_of(record: Record) -> Sequence[str]:
+    """The words of a record: those it gives, or what white space divides in its texts."""
+    if "words" in record.fields:
+        return record.fields["words"]
+    return [word for text in texts_of(record) for word in text.split()]
+
+
+def needs_marks(records: Sequence[Record], wrap: str) -> bool:
+    """Whether these records take a tokenizer with marks for the beginning and the end of a text."""
+    return wrap != "none" or any("target" in each.fields or "text_pair" in each.fields for each in records)
+
+
+def encode_texts(
+    records: Sequence[Record], tokenizer: Tokenizer, known: Sequence[str], *, wrap: str, max_length: int
+) -> Sequences:
+    """tokens and label of records of the kind classify."""
+    before, behind, end = _marks(tokenizer, wrap)
+    firsts = encode_all(records, "text", tokenizer)
+    with_pair = [record for record in records if "text_pair" in record.fields]
+    seconds = iter(encode_all(with_pair, "text_pair", tokenizer))
+    rows, is_cut = [], []
+    for record, first in zip(records, firsts, strict=True):
+        second = [*end, *next(seconds)] if "text_pair" in record.fields else []
+        room = max_length - len(before) - len(behind)
+        is_cut.append(len(first) + len(second) > room)
+        keep = _shares(len(first), len(second), room)
+        rows.append(np.array([*before, *first[: keep[0]], *second[: keep[1]], *behind], np.int32))
+    return Sequences(Ragged.of(rows), {}, {"label": _labels(records, known)}, np.array(is_cut, bool))
+
+
+def encode_words(
+    records: Sequence[Record],
+    tokenizer: WordTokenizer,
+    known_tags: Sequence[str],
+    known_labels: Sequence[str],
+    *,
+    max_length: int,
+) -> Sequences:
+    """tokens and tags of records of the kinds tag and slots, and the label of those that have one."""
+    rows, tags = [], []
+    for record in records:
+        rows.append(tokenizer.encode_words(cast(Words, record.fields["words"])))
+        tags.append(labels.numbers(cast(Words, record.fields["tags"]), known_tags, record.where, "tag"))
+    is_cut_N = np.array([len(row) > max_length for row in rows], bool)
+    label = {"label": _labels(records, known_labels)} if known_labels else {}
+    tokens, per_token = (Ragged.of([each[:max_length] for each in column]) for column in (rows, tags))
+    return Sequences(tokens, {"tags": per_token}, label, is_cut_N)
+
+
+def encode_pairs(
+    records: Sequence[Record], tokenizer: Tokenizer, *, wrap: str, max_length: int, max_target_length: int
+) -> Pairs:
+    """Source and target of records of the kind pairs."""
+    before, behind, end = _marks(tokenizer, wrap)
+    begin, _, _ = _marks(tokenizer, "both")
+    room = max_length - len(before) - len(behind)
+    sources = encode_all(records, "source", tokenizer)
+    targets = encode_all(records, "target", tokenizer)
+    is_cut_N = np.array(
+        [len(s) > room or len(t) >= max_target_length for s, t in zip(sources, targets, strict=True)], bool
+    )
+    return Pairs(
+        Ragged.of([np.array([*before, *each[:room], *behind], np.int32) for each in sources]),
+        Ragged.of([np.array([*begin, *each, *end], np.int32)[: max_target_length + 1] for each in targets]),
+        is_cut_N,
+    )
+
+
+def encode_all(records: Sequence[Record], field: str, tokenizer: Tokenizer) -> list[np.ndarray]:
+    """The tokens of one field of every record, without marks; DataError for a text that has none."""
+    texts = [cast(str, record.fields[field]) for record in records]
+    flat = tokens.encode([Document("", text, key="") for text in texts], tokenizer)
+    ids = np.asarray(flat.ids)
+    found = [ids[a:b] for a, b in zip(flat.starts[:-1] + flat.has_eot, flat.starts[1:], strict=True)]
+    for record, text, row in zip(records, texts, found, strict=True):
+        if not len(row) or not text.strip():
+            raise DataError(f"{record.where}: the {field} {text!r} is empty; write one, or remove the record")
+    return found
+
+
+def _labels(records: Sequence[Record], known: Sequence[str]) -> np.ndarray:
+    each = [labels.numbers([cast(str, record.fields["label"])], known, record.where) for record in records]
+    return np.concatenate([*each, np.empty(0, np.int32)])
+
+
+def _marks(tokenizer: Tokenizer, wrap: str) -> tuple[list[int], list[int], list[int]]:
+    """What stands before a text, behind it, and between two; nothing for a tokenizer without marks."""
+    first, last = WRAPS[wrap]
+    begin = [] if tokenizer.bos is None else [tokenizer.bos]
+    end = [] if tokenizer.eot is None else [tokenizer.eot]
+    return begin * first, end * last, end
+
+
+def _shares(first: int, second: int, room: int) -> tuple[int, int]:
+    """How much of two lengths to keep in `room`: all, or the longer one cut until it is the shorter."""
+    half = room // 2
+    if first + second <= room:
+        return first, second
+    if second <= half:
+        return room - second, second
+    return (first, room - first) if first <= half else (room - half, half)

@@ -1,0 +1,243 @@
+"""Labelled examples as batches: texts to classify, sentences to tag, pairs to translate or summarise.
+
+    examples_config.py  the settings
+    record.py           what an example is; records/ reads them from files, stdlib_records.py makes them
+    labels.py           names of classes and tags
+    encoding.py         records as numbers
+    padded.py           one example in a row
+    buckets.py          which rows share a batch, and its shape
+    majority.py         what guessing scores
+
+What is longer than max_length: a text to classify is cut. A pair is left out of training, as half a
+sentence is no translation of a whole one, and cut where it is evaluated. A tagged sentence is cut in
+training; in evaluation it is an error, as the words cut off would be counted neither right nor wrong.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from zoo.data import labels, stdlib
+from zoo.data.buckets import Batches, Buckets
+from zoo.data.encoding import encode_pairs, encode_texts, encode_words
+from zoo.data.examples_config import ExamplesConfig
+from zoo.data.majority import guess_scores
+from zoo.data.padded import Pairs, Sequences
+from zoo.data.record import Parts, Record
+from zoo.data.records import read_records
+from zoo.data.stdlib_records import stdlib_records
+from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizers.word import WordTokenizer
+from zoo.data.vocabulary import make_example_tokenizer
+from zoo.errors import DataError
+
+log = logging.getLogger("zoo.data")
+
+Layout = Sequences | Pairs
+
+
+@dataclass(frozen=True)
+class ExampleSet:
+    """Training batches without end and one pass over the part that is evaluated."""
+
+    cfg: ExamplesConfig
+    seed: int
+    parts: Parts
+    """The records of every part."""
+    tokenizer: Tokenizer
+    labels: tuple[str, ...]
+    """The names of the classes, in the order of their numbers; none where there are no classes."""
+    tags: tuple[str, ...]
+    """The names of the tags."""
+    train: Layout
+    valid: Layout
+    evaluate: str
+    """The part that `valid` holds: "valid", "test" or another of `parts`."""
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        """The examples `rows`, some of range(batch_size), of a step: a function of seed, step and row alone.
+
+        padded.py says which arrays these are; their shape is the step's, whichever rows are asked for.
+        """
+        epoch, step = divmod(step, self.steps_per_epoch)
+        return self._rows(self.train, self._epochs(epoch), step, rows)
+
+    def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
+        """The same of the i-th evaluation batch; `present` is 0 in rows that only fill up the last one."""
+        return self._rows(self.valid, self._evaluation, i, rows)
+
+    def _rows(self, layout: Layout, batches: Batches, i: int, rows: range) -> dict[str, np.ndarray]:
+        return layout.rows(batches.numbers_MB[i][list(rows)], batches.shapes_MK[i])
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps in which every training example is seen once, but for fewer than batch_size of them."""
+        return self._training.steps_per_epoch
+
+    @property
+    def num_eval_batches(self) -> int:
+        """How many batches hold the whole part, every example exactly once."""
+        return len(self._evaluation.numbers_MB)
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """The records that are evaluated; `index` of a batch of pairs counts them from 0."""
+        return self.parts[self.evaluate]
+
+    @cached_property
+    def _training(self) -> Buckets:
+        return self._buckets(self.train, trained(self.train))
+
+    @cached_property
+    def _epochs(self):
+        """epoch -> its batches; two are kept, as batches are read ahead across the end of one."""
+        return lru_cache(maxsize=2)(lambda epoch: self._training.epoch(self.seed, epoch))
+
+    @cached_property
+    def _evaluation(self) -> Batches:
+        return self._buckets(self.valid, np.arange(len(self.valid.is_cut_N))).once()
+
+    def _buckets(self, layout: Layout, numbers_N: np.ndarray) -> Buckets:
+        limits = (self.cfg.max_length, self.cfg.max_target_length)
+        lengths_NK = layout.lengths_NK[numbers_N]
+        return Buckets(
+            numbers_N, lengths_NK, limits[: lengths_NK.shape[1]], self.cfg.bucket, self.cfg.batch_size
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the records, their division, the tokenizer and what becomes of a record as a row.
+
+        Neither the seed nor what is batched with what changes it, nor where the files lie.
+        """
+        cfg = self.cfg
+        rows = [cfg.kind, cfg.wrap, cfg.max_length, cfg.max_target_length if cfg.kind == "pairs" else 0]
+        digest = hashlib.sha256(json.dumps([*rows, self.tokenizer.digest, self.labels, self.tags]).encode())
+        for part, records in sorted(self.parts.items()):
+            digest.update(json.dumps([part, len(records)]).encode())
+            for record in records:
+                digest.update(json.dumps(sorted(record.fields.items())).encode() + b"\n")
+        return digest.hexdigest()
+
+    @property
+    def carried_rows(self) -> int:
+        """Rows that go on from step to step: none, every batch stands alone."""
+        return 0
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What the data decides of a model's configuration."""
+        counts = {"num_classes": len(self.labels), "num_tags": len(self.tags)}
+        return {"vocab_size": self.tokenizer.vocab_size} | {name: n for name, n in counts.items() if n}
+
+    @property
+    def tokens_per_step(self) -> float:
+        """Tokens of a training batch without padding, sources and targets together, on average."""
+        return float(self._training.lengths_NK.sum(axis=1).mean() * self.cfg.batch_size)
+
+    def describe(self) -> str:
+        """One line: where from, how many of what, and what is cut, left out or unknown."""
+        source = self.cfg.path or f"{stdlib.NAME} of {stdlib.version()}"
+        facts = [f"{part} {len(records):,}" for part, records in self.parts.items()]
+        facts += [
+            f"{len(names)} {kind}" for names, kind in ((self.labels, "classes"), (self.tags, "tags")) if names
+        ]
+        facts += [f"{self.tokenizer.vocab_size:,} tokens ({self.tokenizer.name})", *self._losses()]
+        return f"{source}, digest {self.digest[:12]}: {self.cfg.kind}, {', '.join(facts)}"
+
+    def _losses(self) -> list[str]:
+        """What does not reach the model as it was written, one phrase each."""
+        fate = "left out" if self.cfg.kind == "pairs" else "cut"
+        found = [
+            f"{layout.is_cut_N.sum():,} of {part} too long and {what}"
+            for part, layout, what in (("train", self.train, fate), (self.evaluate, self.valid, "cut"))
+            if layout.is_cut_N.any()
+        ]
+        if isinstance(self.tokenizer, WordTokenizer):
+            rows_N = self.valid.having(self.tokenizer.unk)
+            if rows_N.any():
+                found.append(f"{rows_N.sum():,} of {self.evaluate} with an unknown word")
+        return found
+
+    def save(self, folder: Path) -> None:
+        """What turns a record into numbers and numbers into names, into a run's folder."""
+        self.tokenizer.save(folder / "tokenizer")
+        labels.save(folder, {"labels": self.labels, "tags": self.tags})
+
+    def baselines(self) -> dict[str, float]:
+        """What guessing the most frequent answer scores on the part that is evaluated; nothing for pairs."""
+        return guess_scores(self.parts["train"], self.records)
+
+
+def trained(layout: Layout) -> np.ndarray:
+    """The numbers of the examples to train with: all, but of pairs only those that are whole."""
+    return np.flatnonzero(~layout.is_cut_N) if isinstance(layout, Pairs) else np.arange(len(layout.is_cut_N))
+
+
+def load_examples(cfg: ExamplesConfig, seed: int, evaluate: str = "valid") -> ExampleSet:
+    """Reads, divides and encodes the records that `cfg` names."""
+    if not cfg.path:
+        return make_examples(stdlib_records(cfg.kind, cfg.valid_fraction), cfg, seed, evaluate)
+    columns = dict(column.split("=", 1) for column in cfg.columns)
+    parts = read_records(cfg.path, cfg.kind, columns, cfg.valid_fraction)
+    return make_examples(parts, cfg, seed, evaluate)
+
+
+def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = "valid") -> ExampleSet:
+    """The data set of these records; all that is counted or named comes from the part "train"."""
+    source = cfg.path or stdlib.NAME
+    if evaluate not in parts:
+        raise DataError(f"{source}: has no {evaluate} part, only {', '.join(parts)}")
+    tokenizer = make_example_tokenizer(cfg, parts, source)
+    classes, tags = labels.names_of(parts, source)
+    train, valid = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))
+    if tags:
+        check_whole(parts, cfg.max_length)
+    dataset = ExampleSet(cfg, seed, parts, tokenizer, classes, tags, train, valid, evaluate)
+    if not dataset.steps_per_epoch:
+        raise DataError(
+            f"{source}: {len(trained(train)):,} training examples do not fill a batch of {cfg.batch_size}; "
+            f"give more, or a smaller batch_size{' or a greater max_length' * bool(train.is_cut_N.any())}"
+        )
+    for loss in dataset._losses():
+        log.info("%s: %s", source, loss)
+    return dataset
+
+
+def encode(
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    classes: Sequence[str],
+    tags: Sequence[str],
+    cfg: ExamplesConfig,
+) -> Layout:
+    """The layout of records of the configuration's kind."""
+    if cfg.kind == "classify":
+        return encode_texts(records, tokenizer, classes, wrap=cfg.wrap, max_length=cfg.max_length)
+    if cfg.kind == "pairs":
+        return encode_pairs(
+            *(records, tokenizer),
+            wrap=cfg.wrap,
+            max_length=cfg.max_length,
+            max_target_length=cfg.max_target_length,
+        )
+    words = cast(WordTokenizer, tokenizer)  # the configuration allows no other for these kinds
+    return encode_words(records, words, tags, classes, max_length=cfg.max_length)
+
+
+def check_whole(parts: Parts, max_length: int) -> None:
+    """DataError where a tagged sentence that can be evaluated is longer than a row."""
+    for part in sorted(parts.keys() - {"train"}):
+        longest = max(parts[part], key=lambda record: len(record.fields["words"]))
+        if (size := len(longest.fields["words"])) > max_length:
+            raise DataError(
+                f"{longest.where}: {size} words, more than max_length={max_length}, and in the {part} part "
+                f"every word counts; set max_length to {size} or more"
+            )

@@ -1,0 +1,94 @@
+"""What ExamplesConfig says: which labelled examples, in which tokens, in batches of which shapes."""
+
+from dataclasses import dataclass
+
+from zoo.data.encoding import WRAPS
+from zoo.data.record import KINDS
+from zoo.data.tokenizers import TOKENIZERS
+from zoo.errors import ConfigError, nearest
+
+
+@dataclass(frozen=True)
+class ExamplesConfig:
+    """Which examples, in which tokens, in batches of which shapes."""
+
+    kind: str = "classify"
+    """classify (a text or two, a label), tag (words and their tags), slots (both), pairs (source, target)."""
+
+    path: str = ""
+    """A file or a folder with train and valid parts; empty: examples made of Python's library."""
+
+    columns: tuple[str, ...] = ()
+    """Where fields stand that are not called by a usual name: text=review label=3."""
+
+    tokenizer: str = "word"
+    """word, sentencepiece (trained on the training part), char, byte, bpe (GPT-2's), wordpiece (BERT's)."""
+
+    vocab_path: str = ""
+    """A vocabulary to use: for bpe and wordpiece, a .model for sentencepiece, a run's tokenizer for word."""
+
+    vocab_size: int = 0
+    """Pieces to train, for sentencepiece; for word the most entries to have, 0: every word."""
+
+    min_count: int = 1
+    """How often a word must be seen in training to be known, for word; 2 or more train <unk> as well."""
+
+    wrap: str = "none"
+    """Marks around a text or source: none, end (behind it), both (before and behind). A target has both."""
+
+    max_length: int = 256
+    """Longest text, sentence or source, its marks included."""
+
+    max_target_length: int = 128
+    """Longest target, its end mark included, for pairs."""
+
+    batch_size: int = 32
+    """Examples per step, over all processes."""
+
+    bucket: int = 8
+    """Examples of like length share a batch, padded to a multiple of this; 0: one shape for all."""
+
+    valid_fraction: float = 0.1
+    """The part of the examples that is kept for validation, where they do not come divided; 0: none."""
+
+    def __post_init__(self):
+        for field, table in (("kind", KINDS), ("tokenizer", TOKENIZERS), ("wrap", WRAPS)):
+            value = getattr(self, field)
+            if value not in table:
+                raise ConfigError(f"{field}={value!r} is none of {', '.join(table)}{nearest(value, table)}")
+        # Of the 5 positions of a text three may be marks, two are for text; of a target one is a mark.
+        least = {"max_length": 5, "max_target_length": 2, "batch_size": 1, "min_count": 1}
+        for field, value in (least | {"bucket": 0, "vocab_size": 0}).items():
+            if getattr(self, field) < value:
+                raise ConfigError(f"{field}={getattr(self, field)} must be at least {value}")
+        if not 0 <= self.valid_fraction < 1:
+            raise ConfigError(f"valid_fraction={self.valid_fraction} must be at least 0 and below 1")
+        for column in self.columns:
+            if not all(column.partition("=")):
+                raise ConfigError(f"columns={column!r} is not field=column, for example text=review")
+        if self.kind in ("tag", "slots") and self.wrap != "none":
+            raise ConfigError(
+                f"wrap={self.wrap} adds marks, and a mark has no tag in kind={self.kind}; set wrap=none"
+            )
+        if self.kind in ("tag", "slots") and self.tokenizer != "word":
+            raise ConfigError(
+                f"tokenizer={self.tokenizer} cuts words up, and kind={self.kind} has one tag a word; "
+                "set tokenizer=word"
+            )
+        if self.tokenizer in ("bpe", "wordpiece") and not self.vocab_path:
+            raise ConfigError(
+                f"tokenizer={self.tokenizer} needs vocab_path, the folder that holds its vocabulary"
+            )
+        if self.tokenizer in ("byte", "char") and self.vocab_path:
+            raise ConfigError(
+                f"vocab_path={self.vocab_path} is not read by tokenizer={self.tokenizer}; leave it out"
+            )
+        if self.tokenizer == "sentencepiece" and not (self.vocab_path or self.vocab_size):
+            raise ConfigError(
+                "tokenizer=sentencepiece needs vocab_size, for example 4096, or a .model as vocab_path"
+            )
+
+    @property
+    def length(self) -> int:
+        """The most positions that a row can have."""
+        return max(self.max_length, self.max_target_length) if self.kind == "pairs" else self.max_length

@@ -1,0 +1,58 @@
+"""What guessing scores: the numbers that a model of labelled examples stands beside.
+
+A label is guessed to be training's most frequent one, whatever the text. A word's tag is guessed to be the
+one that this word had most often in training, and for an unknown word the most frequent tag of all.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from typing import cast
+
+from zoo.data.record import Record
+
+Words = tuple[str, ...]
+
+
+def guess_scores(train: Sequence[Record], evaluated: Sequence[Record]) -> dict[str, float]:
+    """majority_accuracy where records have a label, frequent_tag_accuracy where words have tags.
+
+    Where the tags name entities, frequent_tag_f1 is those guesses' entity F1.
+    """
+    scores = {}
+    if "label" in evaluated[0].fields:
+        guess = most_frequent(cast(str, record.fields["label"]) for record in train)
+        hits = sum(record.fields["label"] == guess for record in evaluated)
+        scores["majority_accuracy"] = hits / len(evaluated)
+    if "tags" in evaluated[0].fields:
+        scores |= _tag_scores(train, evaluated)
+    return scores
+
+
+def _tag_scores(train: Sequence[Record], evaluated: Sequence[Record]) -> dict[str, float]:
+    from zoo.scores import entity_scores, scheme_of
+
+    of_word: dict[str, Counter[str]] = defaultdict(Counter)
+    for word, tag in (pair for record in train for pair in zip(*_columns(record), strict=True)):
+        of_word[word][tag] += 1
+    rare = most_frequent(tag for tags in of_word.values() for tag in tags.elements())
+    guess = {word: most_frequent(tags.elements()) for word, tags in of_word.items()}
+    targets = [_columns(record)[1] for record in evaluated]
+    guesses = [[guess.get(word, rare) for word in _columns(record)[0]] for record in evaluated]
+    pairs = zip(chain(*guesses), chain(*targets), strict=True)
+    hits = sum(guessed == tag for guessed, tag in pairs)
+    scores = {"frequent_tag_accuracy": hits / sum(map(len, targets))}
+    scheme = scheme_of(chain(*guesses, *targets))
+    if scheme is not None:
+        scores["frequent_tag_f1"] = entity_scores(guesses, targets, scheme).micro.f1
+    return scores
+
+
+def most_frequent(names: Iterable[str]) -> str:
+    """The name that occurs most often, of several the first by spelling."""
+    counts = Counter(names)
+    return min(counts, key=lambda name: (-counts[name], name))
+
+
+def _columns(record: Record) -> tuple[Words, Words]:
+    return cast(Words, record.fields["words"]), cast(Words, record.fields["tags"])

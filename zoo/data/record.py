@@ -1,0 +1,84 @@
+"""A record: one labelled example as it was written down, before any tokenizer.
+
+    kind        fields
+    classify    text, [text_pair], label
+    tag         words, tags
+    slots       words, tags, label        joint slots and intents (Goo et al. 2018, NAACL)
+    pairs       source, target, [references]
+
+Words and tags are tuples of equal length; references, where a source has several targets, is the tuple of
+all of them and target is its first. No field is empty.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zoo.data.corpus import split_by_hash
+from zoo.data.files import Document
+from zoo.errors import DataError, nearest
+
+Field = str | tuple[str, ...]
+Parts = dict[str, tuple["Record", ...]]
+
+KINDS = {
+    "classify": ("text", "text_pair", "label"),
+    "tag": ("words", "tags"),
+    "slots": ("words", "tags", "label"),
+    "pairs": ("source", "target"),
+}
+"""The fields that are looked for in a file, by kind."""
+
+OPTIONAL = frozenset({"text_pair"})
+INPUTS = frozenset({"text", "text_pair", "words", "source"})  # what a model sees; the rest it predicts
+BLANKS = " \t\r\n"  # other white space may be a word: a tagged Chinese text has its U+3000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One example and the place where it stands."""
+
+    fields: dict[str, Field]
+
+    where: str
+    """File and line, for a message about it: "data/train.tsv:12"."""
+
+    @property
+    def key(self) -> str:
+        """What a split by hash goes by: a digest of the input, so copies of a text stay together."""
+        inputs = {name: value for name, value in self.fields.items() if name in INPUTS}
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+
+
+def make_record(fields: dict[str, Field], where: str) -> Record:
+    """A record of which every field holds something; blanks around a label are not part of it."""
+    if isinstance(label := fields.get("label"), str):
+        fields = fields | {"label": label.strip()}
+    for name, value in fields.items():
+        if isinstance(value, str) and not value.strip():
+            raise DataError(f"{where}: the {name} is empty; write one, or remove the record")
+        if not value:
+            raise DataError(f"{where}: there are no {name}; write them, or remove the record")
+        if not all(item.strip(BLANKS) for item in value if isinstance(value, tuple)):
+            raise DataError(f"{where}: one of the {name} is empty; write it, or remove the record")
+    if "words" in fields and len(fields["words"]) != len(fields["tags"]):
+        raise DataError(
+            f"{where}: {len(fields['words'])} words and {len(fields['tags'])} tags; give each word one tag"
+        )
+    return Record(fields, where)
+
+
+def check_kind(kind: str) -> None:
+    """Refuses what is no kind of record."""
+    if kind not in KINDS:
+        raise DataError(f"kind={kind!r} is none of {', '.join(KINDS)}{nearest(kind, KINDS)}")
+
+
+def split(records: Sequence[Record], valid_fraction: float) -> Parts:
+    """About `valid_fraction` of the records validate, always the same ones, whatever else comes or goes."""
+    numbered = [Document(str(i), "", record.key) for i, record in enumerate(records)]
+    return {
+        part: tuple(records[int(document.name)] for document in documents)
+        for part, documents in split_by_hash(numbered, valid_fraction).items()
+    }

@@ -1,0 +1,126 @@
+"""Labelled examples from files: `read_records(path, kind, columns, valid_fraction)`.
+
+    kind        one file                        a folder
+    classify    .tsv .csv .jsonl                train.tsv, dev.tsv, test.tsv, ...
+    tag         .conll .bmes .txt ... .jsonl    train.conll, ...
+    slots       .jsonl                          train/{seq.in, seq.out, label}, ...
+    pairs       .tsv .csv .jsonl .txt (SCAN)    the same, or train.en beside train.de, ...
+
+Each may also be .gz. What does not come divided is split by a hash of the text. `columns` says where a field
+stands, where the file's own names do not say it (columns.py):
+
+    {"text": "review", "label": "stars"}     names in a table's header, keys of a JSON object
+    {"text": "3", "label": "1"}              columns of a table without header, or of a .conll, from 0
+    {"source": "de", "target": "en"}         extensions of parallel files
+"""
+
+import logging
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+
+from zoo.data.files import kind as extension
+from zoo.data.record import KINDS, Parts, Record, check_kind, split
+from zoo.data.records.columns import Unlabelled
+from zoo.data.records.conll import read_conll
+from zoo.data.records.json_lines import read_json_lines
+from zoo.data.records.parallel import read_parallel, read_slots
+from zoo.data.records.parts import find_files, find_folders, find_parallel
+from zoo.data.records.scan import read_scan
+from zoo.data.records.tables import read_csv, read_tsv
+from zoo.errors import DataError, nearest
+
+__all__ = ["KINDS", "Record", "read_records"]
+
+Columns = Mapping[str, str]
+Reader = Callable[[Path, str, Columns], list[Record]]
+
+TABLES: dict[str, Reader] = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_json_lines}
+CONLL = ".conll .bmes .bio .bioes .iob .iob2 .tsv .txt".split()
+READERS: dict[str, dict[str, Reader]] = {
+    "classify": TABLES,
+    "tag": {**dict.fromkeys(CONLL, read_conll), ".jsonl": read_json_lines},
+    "slots": {".jsonl": read_json_lines},
+    "pairs": TABLES | {".txt": read_scan},
+}
+
+log = logging.getLogger("zoo.data")
+
+
+def read_records(path: str | Path, kind: str, columns: Columns, valid_fraction: float) -> Parts:
+    """The records of a file or folder by part: "train", "valid" and, where the source has one, "test".
+
+    A folder's further test parts go by their own names ("test2016"). Where the source has no validation part,
+    about `valid_fraction` of the training records become one; with 0 there is none. A test part without
+    labels is left out. Raises DataError, one line with file, line and remedy, for whatever cannot be read.
+    """
+    check_kind(kind)
+    for field in columns:
+        if field not in KINDS[kind]:
+            fields = KINDS[kind]
+            raise DataError(
+                f"columns {field}=...: kind={kind} has the fields {', '.join(fields)}{nearest(field, fields)}"
+            )
+    source = Path(path)
+    try:
+        parts = _read_source(source, kind, columns)
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path}: cannot be read ({error.strerror}); check its permissions"
+        ) from None
+    if "valid" not in parts and valid_fraction and parts["train"]:
+        parts |= split(parts["train"], valid_fraction)
+    for part, records in parts.items():
+        if not records:
+            raise DataError(f"{path}: the {part} part has no record; add some, or change valid_fraction")
+    first = [part for part in ("train", "valid", "test") if part in parts]
+    return {part: parts[part] for part in first + sorted(parts.keys() - set(first))}
+
+
+def _read_source(source: Path, kind: str, columns: Columns) -> Parts:
+    if source.is_file():
+        return {"train": tuple(read_file(source, kind, columns))}
+    if not source.is_dir():
+        raise DataError(f"{source}: no such file or folder; check the path")
+    readings = _readings(source, kind, columns)
+    if "train" not in readings:
+        raise DataError(f"{source}: has no train part for kind={kind}; {_expected(source, kind)}")
+    parts = {}
+    for part, read in readings.items():
+        try:
+            parts[part] = tuple(read())
+        except Unlabelled as error:
+            if not part.startswith("test"):
+                raise
+            log.info("the %s part is left out, as it is without labels: %s", part, error)
+    return parts
+
+
+def _readings(folder: Path, kind: str, columns: Columns) -> dict[str, Callable[[], list[Record]]]:
+    """How each part of a folder is read: as subfolders, as parallel files, else as one file."""
+    if kind == "slots" and (folders := find_folders(folder)):
+        return {part: partial(read_slots, path, columns) for part, path in folders.items()}
+    if kind == "pairs" and (pairs := find_parallel(folder, columns)):
+        return {part: partial(read_parallel, *paths) for part, paths in pairs.items()}
+    files = find_files(folder, READERS[kind])
+    return {part: partial(read_file, path, kind, columns) for part, path in files.items()}
+
+
+def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
+    """The records of one file, read as its extension says."""
+    reader = READERS[kind].get(extension(path))
+    if reader is None:
+        known = " ".join(READERS[kind])
+        raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz, or a folder")
+    return reader(path, kind, columns)
+
+
+def _expected(folder: Path, kind: str) -> str:
+    """What would make a train part, as the end of a message."""
+    if kind == "slots":
+        return "give train/seq.in, train/seq.out and train/label, or train.jsonl"
+    beside = sorted({extension(path)[1:] for path in folder.glob("train.*")} - {""})
+    if kind == "pairs" and len(beside) == 2:
+        return f"for parallel files give columns source={beside[0]} target={beside[1]}, or the reverse"
+    names = ", ".join(f"train{name}" for name in READERS[kind])
+    return f"give {names} (each also .gz), or the path of one file"

@@ -1,0 +1,81 @@
+"""A JSON object per line: strings, lists of strings for words and tags, and what published files add to that.
+
+A text may be a list of sentences (SciTLDR's `source`), which are joined by blanks. A target may be a list of
+references. A label may be a whole number or true or false, and is then called that.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from zoo.data.record import Field, Record, make_record
+from zoo.data.records.columns import find_columns
+from zoo.data.records.lines import read_lines
+from zoo.errors import DataError
+
+LISTS = ("words", "tags")
+
+
+def read_json_lines(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+    """The records of a file of JSON objects; blank lines are passed over. The first names the keys of all."""
+    records = []
+    keys: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        if not line.strip():
+            continue
+        where = f"{path}:{number}"
+        value = _object(line, where)
+        keys = keys or find_columns(list(value), kind, columns, where)
+        fields: dict[str, Field] = {}
+        for field, key in keys.items():
+            if key not in value:
+                listed = ", ".join(map(repr, list(value)[:5])) or "none"
+                raise DataError(f'{where}: no "{key}" among its keys ({listed}), as the first has; add it')
+            fields |= _fields(field, value[key], f'{where}: "{key}"')
+        records.append(make_record(fields, where))
+    return records
+
+
+def _object(line: str, where: str) -> dict:
+    remedy = "each line is an object, {...}"
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}); {remedy}") from None
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 100,000 deep
+        raise DataError(f"{where}: JSON that cannot be read ({type(error).__name__}); {remedy}") from None
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
+    return value
+
+
+def _fields(field: str, value, what: str) -> dict[str, Field]:
+    """The field that a value stands for, and the references beside a target that is a list."""
+    if field in LISTS:
+        return {field: _strings(value, what)}
+    if field == "label" and isinstance(value, int):
+        return {field: json.dumps(value)}
+    if field == "target" and isinstance(value, list):
+        references = _strings(value, what)
+        return {field: references[0] if references else "", "references": references}
+    if field != "label" and isinstance(value, list):
+        return {field: " ".join(_strings(value, what))}
+    return {field: _string(value, what)}
+
+
+def _strings(value, what: str) -> tuple[str, ...]:
+    if not isinstance(value, list):
+        raise DataError(f"{what} is a JSON {type(value).__name__}, not a list; give a list of strings")
+    return tuple(_string(item, f"{what}[{i}]") for i, item in enumerate(value))
+
+
+def _string(value, what: str) -> str:
+    if not isinstance(value, str):
+        raise DataError(f"{what} is a JSON {type(value).__name__}, not a string; quote it")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{what} has half of a surrogate pair at character {error.start}; replace it"
+        ) from None
+    return value

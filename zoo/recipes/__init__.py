@@ -1,0 +1,13 @@
+"""CONFIGS: complete training runs, in plain Python. `python train.py NAME` runs one."""
+
+import dataclasses
+
+from zoo.recipes import gpt, pairs, rnn, tasks
+from zoo.recipes.recipe import CHOICES, EXEMPT, PARTS, Recipe
+
+__all__ = ["CHOICES", "CONFIGS", "EXEMPT", "PARTS", "Recipe"]
+
+CONFIGS: dict[str, Recipe] = {
+    name: dataclasses.replace(recipe, name=name)
+    for name, recipe in {**gpt.RECIPES, **rnn.RECIPES, **pairs.RECIPES, **tasks.RECIPES}.items()
+}

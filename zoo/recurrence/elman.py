@@ -1,0 +1,42 @@
+"""The simple recurrent network of Elman (1990)."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from zoo.errors import ConfigError, nearest
+from zoo.recurrence.loop import Cell, outer, recur, times, times_turned
+
+
+def elman(x_TBZ, w_RZ, state, *, activation="tanh", present_TB=None, fresh_TB=None, reverse=False, unroll=1):
+    """Simple recurrent network: h' = tanh(x + h W), or relu; returns (h_TBZ, state), a state being h_BZ."""
+    if activation not in ELMAN:
+        raise ConfigError(f"{activation=} is not one of {', '.join(ELMAN)}{nearest(activation, ELMAN)}")
+    state = (state.astype(x_TBZ.dtype),)
+    h_TBZ, (h_BZ,) = recur(ELMAN[activation], reverse, unroll, x_TBZ, (w_RZ,), state, present_TB, fresh_TB)
+    return h_TBZ, h_BZ
+
+
+def elman_cell(activation: Callable, slope: Callable) -> Cell:
+    """The cell of `elman`; `slope` is the derivative of the activation, written in its output."""
+
+    def step(weights, x_BZ, before):
+        (w_RZ,), (h_BR,) = weights, before
+        return (activation(x_BZ + times(h_BR, w_RZ)).astype(x_BZ.dtype),), ()
+
+    def back(weights, kept, before, after, d_after):
+        (w_ZR,), (h_BZ,), (d_h_BZ,) = weights, after, d_after
+        d_x_BZ = (d_h_BZ * slope(h_BZ.astype(d_h_BZ.dtype))).astype(h_BZ.dtype)
+        return d_x_BZ, (times_turned(d_x_BZ, w_ZR),)
+
+    def collect(kept, before, after, d_x_TBZ):
+        return d_x_TBZ, (outer(before[0], d_x_TBZ),)
+
+    return Cell(step, back, collect, (".Z",))
+
+
+ELMAN = {
+    "tanh": elman_cell(jnp.tanh, lambda h: 1 - h * h),
+    "relu": elman_cell(jax.nn.relu, lambda h: h > 0),
+}

@@ -1,0 +1,81 @@
+"""Tagging: one tag for every word.
+
+example    Anna  Smith  sleeps        tokens [T], length
+tags       B-PER I-PER  O             tags [T]
+
+What is read out of the features is a distribution over rows of tags (zoo/crf.py): a softmax for every
+word, or a CRF for the row as a whole. It knows its own loss and its best tags.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from zoo.scores import accuracy, entity_scores, scheme_of
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Predict the tags of each row."""
+
+    def batch(self, examples: dict[str, np.ndarray]) -> dict:
+        """{inputs, targets, present} of examples with tokens, lengths, tags and present."""
+        return {
+            "inputs": {"tokens": examples["tokens"], "lengths": examples["lengths"]},
+            "targets": examples["tags"],
+            "present": examples["present"],
+        }
+
+    def loss(self, x_BTD, readout, batch) -> dict:
+        """Sums over the batch: "loss" in nats and "weight", the number of words."""
+        lengths_B, present_B = batch["inputs"]["lengths"], batch["present"]
+        nats_B = readout(x_BTD).nats(batch["targets"], lengths_B)
+        return {"loss": (nats_B * present_B).sum(), "weight": (lengths_B * present_B).sum()}
+
+    def outputs(self, model, params, x_BTD, batch) -> dict:
+        """What metrics() compares: the best tags of each row and the right ones."""
+        lengths_B = batch["inputs"]["lengths"]
+        return {
+            "predicted": model.readout(params, x_BTD).best(lengths_B),
+            "tags": batch["targets"],
+            "lengths": lengths_B,
+            "present": batch["present"],
+        }
+
+    def metrics(self, sums: dict[str, float], outputs, dataset) -> dict[str, float]:
+        """Of a validation set: nats per word, the share of right tags, and where the tags name entities
+        conlleval's precision, recall and F1 of these."""
+        found = {"eval_loss": sums["loss"] / sums["weight"], "tag_accuracy": tag_accuracy(outputs)}
+        scheme = scheme_of(dataset.tags)
+        if scheme is None:
+            return found
+        scores = entity_scores(
+            named(outputs, "predicted", dataset.tags), named(outputs, "tags", dataset.tags), scheme
+        ).micro
+        return found | {
+            "entity_precision": scores.precision,
+            "entity_recall": scores.recall,
+            "entity_f1": scores.f1,
+        }
+
+
+def rows(outputs, name: str) -> list[np.ndarray]:
+    """The rows of an output [B, T] over all batches, each as long as it is; rows that only fill up a batch
+    are left out."""
+    return [
+        row[:length]
+        for part in outputs
+        for row, length, present in zip(part[name], part["lengths"], part["present"], strict=True)
+        if present
+    ]
+
+
+def tag_accuracy(outputs) -> float:
+    """The share of words whose tag is right."""
+    return accuracy(np.concatenate(rows(outputs, "predicted")), np.concatenate(rows(outputs, "tags")))
+
+
+def named(outputs, name: str, tags: Sequence[str]) -> list[list[str]]:
+    """rows() with the names of the tags."""
+    return [[tags[index] for index in row] for row in rows(outputs, name)]

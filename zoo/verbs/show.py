@@ -1,0 +1,62 @@
+"""list and show: what there is, and what it is made of."""
+
+import fnmatch
+import json
+from pathlib import Path
+
+import zoo
+from zoo import config
+from zoo.checkpoint import named_leaves
+from zoo.errors import ConfigError, nearest
+from zoo.models import SIZES
+from zoo.run import recipe_of
+
+
+def show_list(options) -> dict:
+    """Every published size with its parameters, then every recipe with its model."""
+    models = {name: zoo.create(name).num_params() for name in zoo.list_models(options.pattern)}
+    recipes = fnmatch.filter(zoo.CONFIGS, options.pattern)
+    for name, count in models.items():
+        print(f"{name:28} model   {count:>15,} parameters")
+    for name in recipes:
+        recipe = zoo.CONFIGS[name]
+        print(
+            f"{name:28} recipe  {type(recipe.model).__name__}, {recipe.steps:,} steps "
+            f"of {recipe.data.batch_size} rows"
+        )
+    if not models and not recipes:
+        raise ConfigError(
+            f"nothing is called {options.pattern!r}"
+            f"{nearest(options.pattern, [*zoo.list_models(), *zoo.CONFIGS])}"
+        )
+    return {"models": models, "recipes": recipes}
+
+
+def show(options) -> dict:
+    """One size, recipe or run: the recipe of a name that is both has the model in it."""
+    name, recipe = options.name, None
+    if Path(name).is_dir():
+        recipe = recipe_of(name)
+    elif name in zoo.CONFIGS:
+        recipe = zoo.CONFIGS[name]
+    elif name not in SIZES:
+        known = [*SIZES, *zoo.CONFIGS]
+        raise ConfigError(
+            f"{name!r} is no model, recipe or run's folder{nearest(name, known)}; `python -m zoo list`"
+        )
+    settings = config.to_json(SIZES[name] if recipe is None else recipe)
+    print(json.dumps(settings, indent=2))
+    model_config = SIZES[name] if recipe is None else recipe.model
+    if not model_config.vocab_size:
+        return {"name": name, "parameters": None, "why": "the vocabulary's size comes with the data"}
+    length = getattr(model_config, "max_length", 1) if recipe is None else recipe.data.length
+    flops = model_config.flops_per_token(length)
+    for path, spec in named_leaves(zoo.create(model_config).abstract()).items():
+        print(f"{path:40} {spec.letters:6} {'x'.join(map(str, spec.visible_shape)):>24} {spec.size:>15,}")
+    return {
+        "name": name,
+        "parameters": zoo.create(model_config).num_params(),
+        "length": length,
+        "flops_per_token_full_attention": flops.full,
+        "flops_per_token_causal_half": flops.causal,
+    }
