@@ -110,7 +110,9 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             if recipe.init:
                 state = state.started_from(load_params(recipe.init, model, mesh, dataset.tokenizer))
             if recipe.vectors:
-                state = state.started_from(with_vectors(recipe.vectors, state.params, dataset.tokenizer))
+                state = state.started_from(
+                    with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
+                )
         log.truncate_after(start)
         reporter = Reporter(recipe, model, dataset, mesh, log, start)
         reporter.introduce(run, dataset, flags)
@@ -184,13 +186,14 @@ def sized(config, sizes, tokenizer: str, path: str = "model"):
     return dataclasses.replace(config, **changes)
 
 
-def with_vectors(path: str, params, tokenizer):
+def with_vectors(path: str, model, params, tokenizer):
     """The parameters with the vectors of a file in the table that words are looked up in."""
     from zoo.pretrained.tables import initialise
     from zoo.pretrained.vectors import read_vectors
 
     words = {tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)}
-    table = next((name for name in named_leaves(params) if name.endswith("tokens/table")), "words/table")
+    looked_up = "words/table" if "table" in model.traits else "tokens/table"
+    table = next((name for name in named_leaves(params) if name.endswith(looked_up)), looked_up)
     params, found = initialise(params, table, read_vectors(path, words), tokenizer)
     print(f"vectors  {path}: {found:,} of {tokenizer.vocab_size:,} words", file=sys.stderr)
     return params

@@ -10,7 +10,7 @@ modules a property that depends on the configuration:
     recurrent       what a state remembers has a fixed size, and no row is too long
     pair            reads two rows and compares or translates them
     table           one vector a word, no positions
-    head            reads classes or tags out of another model's features
+    head            reads something else out of another model's features: classify, tag or slots
     directions      reads rows from both ends apart, neither side knowing the other
 
 Programs compiled here are compiled for a quick build, not for speed: six times less time to compile.
@@ -32,7 +32,18 @@ from zoo.layers import ACTIVATIONS
 from zoo.losses import cross_entropy
 from zoo.models.pure import Model
 
-TRAITS = {"causal", "bidirectional", "recurrent", "pair", "table", "head", "directions"}
+TRAITS = {
+    "causal",
+    "bidirectional",
+    "recurrent",
+    "pair",
+    "table",
+    "head",
+    "classify",
+    "tag",
+    "slots",
+    "directions",
+}
 SEQUENCE = ("causal", "bidirectional")  # language models: tokens in, a word's logits at every position out
 
 # 100 words are stored as 128; 3 layers do not divide by an unroll of 2; no two sizes are alike.

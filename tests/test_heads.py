@@ -392,7 +392,7 @@ def test_an_encoder_without_features_is_refused_by_name():
     class NoEncoder:
         vocab_size: int = 3
 
-    with pytest.raises(ConfigError, match="^encoder=NoEncoder: [^\n]*d_features"):
+    with pytest.raises(ConfigError, match="^encoder=NoEncoder is no encoder[^\n]*$"):
         TaggerConfig(encoder=NoEncoder())
 
 

@@ -33,7 +33,9 @@ def main(argv: list[str]) -> int:
     verb.add_argument("name")
     verb.set_defaults(run="show.show")
 
-    verb = verbs.add_parser("generate", help="continue a text")
+    verb = verbs.add_parser(
+        "generate", help="continue a text; of a model of pairs, what it makes of a source"
+    )
     verb.add_argument("model", help="a run's folder")
     verb.add_argument("prompt")
     verb.add_argument("--tokens", type=int, default=200, help="how many to write at most (200)")

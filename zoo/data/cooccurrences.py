@@ -34,6 +34,8 @@ HELD_OUT = 0.01  # the part of the cells that is evaluated and not trained on
 class CooccurrencesConfig:
     """Which text, and how far apart words still count."""
 
+    kind: ClassVar[str] = "cooccurrences"
+
     path: str = ""
     """As data.path of texts: a text file, a .jsonl, each also .gz, or a folder; empty: Python's library."""
     min_count: int = 5
@@ -201,8 +203,9 @@ class Cooccurrences:
 
 
 def load_cooccurrences(cfg: CooccurrencesConfig, seed: int, evaluate: str = "valid") -> Cooccurrences:
-    """Reads the text and counts its training part; held-out cells of it are what is evaluated, whatever
-    the part that `evaluate` names."""
+    """Reads the text and counts its training part; held-out cells of it are what is evaluated."""
+    if evaluate != "valid":
+        raise DataError(f"{evaluate}: there is no such part of counted words, only valid, cells held out")
     corpus = read_corpus(cfg.path, cfg.valid_fraction)
     texts = (document.text for document in corpus.parts["train"])
     tokenizer = WordTokenizer.of_lines(texts, min_count=cfg.min_count, vocab_size=cfg.vocab_size)

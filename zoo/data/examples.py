@@ -139,8 +139,8 @@ class ExampleSet:
 
     @property
     def tokens_per_step(self) -> float:
-        """Tokens of a training batch without padding, sources and targets together, on average."""
-        return float(self._training.lengths_NK.sum(axis=1).mean() * self.cfg.batch_size)
+        """Tokens of a training batch without padding, on average; of pairs those of the targets."""
+        return float(self._training.lengths_NK[:, -1].mean() * self.cfg.batch_size)
 
     def describe(self) -> str:
         """One line: where from, how many of what, and what is cut, left out or unknown."""
@@ -194,7 +194,7 @@ def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = 
     """The data set of these records; all that is counted or named comes from the part "train"."""
     source = cfg.path or stdlib.NAME
     if evaluate not in parts:
-        raise DataError(f"{source}: has no {evaluate} part, only {', '.join(parts)}")
+        raise DataError(f"{source}: has no {evaluate} part, only {', '.join(parts)}; choose one of these")
     tokenizer = make_example_tokenizer(cfg, parts, source)
     classes, tags = labels.names_of(parts, source)
     train, valid = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))

@@ -49,7 +49,7 @@ class ExamplesConfig:
     """Examples of like length share a batch, padded to a multiple of this; 0: one shape for all."""
 
     valid_fraction: float = 0.1
-    """The part of the examples that is kept for validation, where they do not come divided; 0: none."""
+    """The part of the examples that is kept for validation, where they do not come divided."""
 
     def __post_init__(self):
         for field, table in (("kind", KINDS), ("tokenizer", TOKENIZERS), ("wrap", WRAPS)):
@@ -61,8 +61,10 @@ class ExamplesConfig:
         for field, value in (least | {"bucket": 0, "vocab_size": 0}).items():
             if getattr(self, field) < value:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least {value}")
-        if not 0 <= self.valid_fraction < 1:
-            raise ConfigError(f"valid_fraction={self.valid_fraction} must be at least 0 and below 1")
+        if not 0 < self.valid_fraction < 1:
+            raise ConfigError(
+                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
+            )
         for column in self.columns:
             if not all(column.partition("=")):
                 raise ConfigError(f"columns={column!r} is not field=column, for example text=review")
@@ -74,6 +76,11 @@ class ExamplesConfig:
             raise ConfigError(
                 f"tokenizer={self.tokenizer} cuts words up, and kind={self.kind} has one tag a word; "
                 "set tokenizer=word"
+            )
+        if self.min_count > 1 and self.tokenizer != "word":
+            raise ConfigError(
+                f"min_count={self.min_count} is not read by tokenizer={self.tokenizer}; set it to 1, or "
+                "tokenizer to word"
             )
         if self.tokenizer in ("bpe", "wordpiece") and not self.vocab_path:
             raise ConfigError(

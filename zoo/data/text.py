@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -32,12 +32,15 @@ LAYOUTS: dict[str, Callable[[Tokens, "DataConfig"], Any]] = {
 class DataConfig:
     """Which text, in which tokens, in rows of which shape."""
 
+    kind: ClassVar[str] = "text"
+
     path: str = ""
     """A text file (.txt, .md, .py, ...: one document), a .jsonl (a document in "text" per line), each
     also .gz, or a folder of them, with its own train and valid parts or without; empty: Python's library."""
 
     tokenizer: str = "byte"
-    """byte, char, sentencepiece (trained on the text), bpe (GPT-2's files), wordpiece (BERT's vocab.txt)."""
+    """byte, char, sentencepiece (trained on the text), bpe (GPT-2's files), wordpiece (BERT's vocab.txt),
+    word (what blanks divide; a line's end is a word)."""
 
     vocab_path: str = ""
     """The folder of the vocabulary, for bpe and wordpiece; for sentencepiece a .model to use untrained."""
@@ -83,6 +86,11 @@ class DataConfig:
         if not 0 < self.valid_fraction < 1:
             raise ConfigError(
                 f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
+            )
+        if self.min_count > 1 and self.tokenizer != "word":
+            raise ConfigError(
+                f"min_count={self.min_count} is not read by tokenizer={self.tokenizer}; set it to 1, or "
+                "tokenizer to word"
             )
         if self.tokenizer in ("bpe", "wordpiece") and not self.vocab_path:
             raise ConfigError(
@@ -198,7 +206,9 @@ def load_text(cfg: DataConfig, seed: int, evaluate: str = "valid") -> TextSet:
     """Reads, divides and encodes the text; a second call on a machine finds the tokens in the cache."""
     corpus = read_corpus(cfg.path, cfg.valid_fraction)
     if evaluate not in corpus.parts:
-        raise DataError(f"{corpus.name}: has no {evaluate} part, only {', '.join(corpus.parts)}")
+        raise DataError(
+            f"{corpus.name}: has no {evaluate} part, only {', '.join(corpus.parts)}; choose one of these"
+        )
     tokenizer = make_tokenizer(
         *(cfg.tokenizer, corpus),
         vocab_path=cfg.vocab_path,

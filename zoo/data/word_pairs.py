@@ -19,6 +19,7 @@ import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
@@ -36,6 +37,8 @@ BLOCK = 1 << 20  # words that are looked at together while an epoch's are chosen
 @dataclass(frozen=True)
 class WordPairsConfig:
     """Which text, and what of it stands together. Defaults: the word2vec tool's."""
+
+    kind: ClassVar[str] = "word_pairs"
 
     path: str = ""
     """As data.path of texts: a text file, a .jsonl, each also .gz, or a folder; empty: Python's library."""

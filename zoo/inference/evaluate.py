@@ -8,9 +8,10 @@ import jax
 import optax
 
 from zoo import data, models, sharding
-from zoo.data import load_tokenizer
+from zoo.data import labels, load_tokenizer
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
+from zoo.metrics import require
 from zoo.pretrained import load_params
 from zoo.run import recipe_of
 from zoo.step import TrainStep
@@ -34,6 +35,15 @@ def evaluate(
             f"{changes['path'] or 'stdlib'}: its training part makes another vocabulary than {folder} has; "
             "give the data that the run was trained on"
         )
+    names = {"labels": getattr(dataset, "labels", ()), "tags": getattr(dataset, "tags", ())}
+    known = labels.read(Path(folder)) if any(names.values()) else names
+    if known != names:
+        raise DataError(
+            f"{changes['path'] or 'stdlib'}: has other names of classes or tags than {folder}; "
+            "give the data that the run was trained on"
+        )
+    for module, extra in getattr(recipe.task, "needs", ()):
+        require(module, extra=extra)
     model = models.create(recipe.model)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)

@@ -89,8 +89,10 @@ def generate(
 
 def check(model, prompts: Sequence[Sequence[int]]) -> None:
     """Raises UserError for a model that cannot continue texts, or a prompt that it cannot read."""
-    if "causal" not in model.traits:
-        raise UserError(f"{type(model.config).__name__} reads both ways; it cannot continue a text")
+    if "causal" not in model.traits or "pair" in model.traits:
+        raise UserError(
+            f"{type(model.config).__name__} does not write on from left to right; it continues no text"
+        )
     context = getattr(model.config, "max_length", math.inf)
     for prompt in prompts:
         if not 0 < len(prompt) <= context:

@@ -26,7 +26,7 @@ def log_probabilities(model, params, texts: Sequence[Sequence[int]]) -> list[np.
 
     Raises UserError for a model that does not read from left to right, or a text of no tokens.
     """
-    if "causal" not in model.traits:
+    if "causal" not in model.traits or "pair" in model.traits:
         kind = type(model.config).__name__
         raise UserError(f"{kind} does not read from left to right; it cannot score texts")
     for index, text in enumerate(texts):

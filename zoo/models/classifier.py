@@ -67,7 +67,7 @@ class ClassifierConfig(HeadConfig):
 class Classifier(nn.Module):
     """Tokens to one vector a row, and that to the logits of classes."""
 
-    traits = frozenset({"head"})
+    traits = frozenset({"head", "classify"})
     output = "C"
     config: ClassifierConfig
     encoder: nn.Module

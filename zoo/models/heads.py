@@ -28,9 +28,9 @@ class HeadConfig:
     """Share dropped of what every layer of the head reads, apart from what the encoder drops itself."""
 
     def __post_init__(self):
-        if not hasattr(self.encoder, "d_features"):
+        if not hasattr(self.encoder, "flops_of_features"):
             raise ConfigError(
-                f"encoder={type(self.encoder).__name__}: a head reads features, and it has no d_features"
+                f"encoder={type(self.encoder).__name__} is no encoder; a head reads the features of one text"
             )
         if not 0.0 <= self.dropout_rate < 1.0:
             raise ConfigError(f"dropout_rate={self.dropout_rate} must be at least 0 and less than 1")

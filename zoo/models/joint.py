@@ -73,7 +73,7 @@ class Joint(nn.Module):
     The features and what is read out of them are dicts with "intent" and "slots".
     """
 
-    traits = frozenset({"head"})
+    traits = frozenset({"head", "slots"})
     output = ""
     config: JointConfig
     encoder: nn.Module

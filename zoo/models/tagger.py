@@ -50,7 +50,7 @@ class TaggerConfig(HeadConfig):
 class Tagger(nn.Module):
     """Tokens to features, and those to a PerToken or a Chain of zoo/crf.py."""
 
-    traits = frozenset({"head"})
+    traits = frozenset({"head", "tag"})
     output = ""
     config: TaggerConfig
     encoder: nn.Module

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.data import SOURCES, DataConfig
+from zoo.data.characters import MAX_CHARACTERS
 from zoo.errors import ConfigError
-from zoo.models import MODELS, SIZES
+from zoo.models import MODELS, SIZES, module_of
 from zoo.optim import OPTIMIZERS, AdamW, Optimizer
 from zoo.schedules import SCHEDULES, Cosine, Schedule
 from zoo.sharding import MeshConfig
@@ -99,11 +100,7 @@ class Recipe:
             raise ConfigError(
                 f"data.batch_size={self.data.batch_size} is not a multiple of accumulate={self.accumulate}"
             )
-        if getattr(self.data, "layout", "") == "streams" and not hasattr(self.model, "cell"):
-            raise ConfigError(
-                f"data.layout=streams carries a state from step to step, and {type(self.model).__name__} has "
-                "none; choose data.layout=stream"
-            )
+        self._check_parts()
         if self.seed >= 2**32:
             raise ConfigError(f"seed={self.seed} must be less than {2**32}")
         if not re.fullmatch(r"[\w.+-]+", self.name or "unnamed") or self.name in (".", ".."):
@@ -116,6 +113,38 @@ class Recipe:
             raise ConfigError(f"average_decay={self.average_decay} must be at least 0 and less than 1")
         if not 0 <= self.clip_norm < math.inf:
             raise ConfigError(f"clip_norm={self.clip_norm} must be a number of at least 0; 0 does not clip")
+
+    def _check_parts(self):
+        """Model, task and data must be of one kind; what a task cannot train would fail late, or never."""
+        model, task = type(self.model).__name__, type(self.task).__name__
+        traits = module_of(self.model).traits
+        if self.task.trait not in traits or ("pair" in traits and self.task.trait != "pair"):
+            raise ConfigError(
+                f"task={task} trains a model that is {self.task.trait!r}, and this {model} is "
+                f"{', '.join(sorted(traits))}; choose another task or model"
+            )
+        if self.data.kind != self.task.kind:
+            raise ConfigError(
+                f"task={task} reads examples of the kind {self.task.kind!r}, and data gives "
+                f"{self.data.kind!r}; choose another task or data"
+            )
+        if getattr(self.data, "layout", "") == "streams" and "recurrent" not in traits:
+            raise ConfigError(
+                f"data.layout=streams carries a state from step to step, and {model} has none; choose "
+                "data.layout=stream"
+            )
+        spells = getattr(self.model, "words", "") == "characters"
+        if spells and (not self.data.characters or self.model.max_characters != MAX_CHARACTERS):
+            raise ConfigError(
+                f"model.words=characters needs data.characters=true and model.max_characters="
+                f"{MAX_CHARACTERS}, as many as the data gives"
+            )
+        words = getattr(self.model, "encoder", self.model)
+        if getattr(words, "word_dropout_rate", 0) and self.data.tokenizer != "word":
+            raise ConfigError(
+                f"word_dropout_rate={words.word_dropout_rate} reads words as <unk>, which "
+                f"data.tokenizer={self.data.tokenizer} has not; set it to 0"
+            )
 
 
 # What may change between two starts of one run: how it is computed, watched and stored, not what.

@@ -2,7 +2,6 @@
 
 import functools
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -45,8 +44,10 @@ def projected_lstm(
 
 
 # sigmoid(z) = tanh(z / 2) / 2 + 1 / 2, so all four gates are one expression, s tanh(s z) + 1 - s, with slope
-# s^2 - (gate - (1 - s))^2: on a CPU the forward loop of 256 units is 1.4 times as fast as gate by gate.
-STEEPNESS = np.array([0.5, 0.5, 1.0, 0.5], np.float32)
+# s^2 - (gate - (1 - s))^2: on a CPU the forward loop of 256 units is 1.4 times as fast as gate by gate. The
+# price: a closed gate is exact to 6e-8 of one, not of itself; below z = -18 it is 0 in float32.
+STEEPNESS = np.array([0.5, 0.5, 1.0, 0.5], np.float32)[:, None]
+SHIFT = 1 - STEEPNESS
 
 
 def lstm_step(weights, x_BGZ, before):
@@ -58,8 +59,7 @@ def lstm_step(weights, x_BGZ, before):
 
 def lstm_gates(w_RGZ, x_BGZ, h_BR, c_BZ):
     """(the gates i, f, g, o after their nonlinearity, the new cell)."""
-    scale_G1, shift_G1 = STEEPNESS[:, None], 1 - STEEPNESS[:, None]
-    gates_BGZ = jnp.tanh((x_BGZ + times(h_BR, w_RGZ)) * scale_G1) * scale_G1 + shift_G1
+    gates_BGZ = jnp.tanh((x_BGZ + times(h_BR, w_RGZ)) * STEEPNESS) * STEEPNESS + SHIFT
     i, f, g = (gates_BGZ[:, gate] for gate in range(3))
     return gates_BGZ, f * c_BZ + i * g
 
@@ -78,9 +78,7 @@ def lstm_gates_back(gates_BGZ, c_before_BZ, d_o_BZ, d_c_BZ):
     gates = gates_BGZ.astype(d_c_BZ.dtype)
     i, f, g = (gates[:, gate] for gate in range(3))
     d_gates_BGZ = jnp.stack([d_c_BZ * g, d_c_BZ * c_before_BZ, d_c_BZ * i, d_o_BZ], axis=1)
-    scale_G1, shift_G1 = STEEPNESS[:, None], 1 - STEEPNESS[:, None]
-    centred = gates - shift_G1
-    slope = scale_G1 * scale_G1 - centred * centred
+    slope = STEEPNESS * STEEPNESS - jnp.square(gates - SHIFT)
     return (d_gates_BGZ * slope).astype(gates_BGZ.dtype), d_c_BZ * f
 
 

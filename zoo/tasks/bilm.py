@@ -10,6 +10,7 @@ Between two neighbours, each is predicted from the other's side: T targets a dir
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,9 @@ from zoo.losses import cross_entropy
 @dataclass(frozen=True)
 class BidirectionalLM:
     """Predict each token from those before it, and from those behind it."""
+
+    trait: ClassVar[str] = "directions"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "text"  # of the examples
 
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, weights} of examples with "tokens" [B, T + 1].

@@ -7,6 +7,7 @@ targets        cat sat on the mat        targets [T], weight 0 where none is mea
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from zoo.losses import cross_entropy
 @dataclass(frozen=True)
 class CausalLM:
     """Predict each token from those before it."""
+
+    trait: ClassVar[str] = "causal"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "text"  # of the examples
 
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, weights} of examples with "tokens" [B, T + 1].

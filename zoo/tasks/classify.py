@@ -6,6 +6,7 @@ outputs    the most probable label, beside the right one
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,9 @@ from zoo.scores import accuracy, class_scores, matthews
 @dataclass(frozen=True)
 class Classify:
     """Predict each row's label, by cross-entropy."""
+
+    trait: ClassVar[str] = "classify"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "classify"  # of the examples
 
     label_smoothing: float = 0.0
     """Probability that the learned target spreads evenly over all labels (arXiv 1512.00567, section 7)."""

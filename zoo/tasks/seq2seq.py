@@ -10,7 +10,7 @@ Teacher forcing is the model's (`teacher_forcing_rate`), as dropout is.
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +25,9 @@ from zoo.scores import bleu, chrf, join_pieces, rouge, tokenized_bleu
 @dataclass(frozen=True)
 class Seq2Seq:
     """Predict each word of the target; write targets of its own to evaluate."""
+
+    trait: ClassVar[str] = "pair"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "pairs"  # of the examples
 
     end: int = -1
     """Token that ends a target; -1 in a recipe: its tokenizer's."""

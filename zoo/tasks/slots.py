@@ -6,6 +6,7 @@ tags       O    O    B-genre              tags [T]
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,9 @@ from zoo.tasks.tag import named, tag_accuracy
 @dataclass(frozen=True)
 class Slots:
     """Predict the label and the tags of each row: the sum of the two losses (Liu and Lane 2016)."""
+
+    trait: ClassVar[str] = "slots"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "slots"  # of the examples
 
     slot_weight: float = 1.0
     """What the slots' mean loss per word counts beside the intent's."""

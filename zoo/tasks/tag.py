@@ -9,6 +9,7 @@ word, or a CRF for the row as a whole. It knows its own loss and its best tags.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from zoo.scores import accuracy, entity_scores, scheme_of
 @dataclass(frozen=True)
 class Tag:
     """Predict the tags of each row."""
+
+    trait: ClassVar[str] = "tag"  # what a model must promise to be trained so
+    kind: ClassVar[str] = "tag"  # of the examples
 
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, present} of examples with tokens, lengths, tags and present."""

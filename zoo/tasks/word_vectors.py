@@ -15,6 +15,7 @@ per row), so the expected loss is the paper's, of k samples for each pair.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,9 @@ from zoo.errors import ConfigError
 @dataclass(frozen=True)
 class SkipGram:
     """Each word predicts each of its neighbours."""
+
+    trait: ClassVar[str] = "table"
+    kind: ClassVar[str] = "word_pairs"
 
     negatives: int = 5
     """The paper's k: how much the made-up pairs count, for each real one."""
@@ -63,6 +67,9 @@ class SkipGram:
 @dataclass(frozen=True)
 class CBOW:
     """The mean of a word's neighbours predicts it ("continuous bag of words")."""
+
+    trait: ClassVar[str] = "table"
+    kind: ClassVar[str] = "word_pairs"
 
     negatives: int = 5
     """The paper's k: how much the made-up words count, for each real one."""
@@ -104,6 +111,9 @@ class CBOW:
 @dataclass(frozen=True)
 class GloVe:
     """The score of two words is the logarithm of how often they stood together."""
+
+    trait: ClassVar[str] = "table"
+    kind: ClassVar[str] = "cooccurrences"
 
     full_count: float = 100.0
     """The paper's x_max: counts from here on weigh 1."""

@@ -7,7 +7,7 @@ import zoo
 from zoo.errors import ConfigError
 from zoo.inference.generate import Sampling, continuation, generate
 from zoo.inference.stream import stream
-from zoo.inference.translate import BEAM, translate
+from zoo.inference.translate import translate
 from zoo.run import recipe_of
 
 
@@ -46,14 +46,14 @@ def write(options) -> dict:
 
 
 def write_target(options, model, params, tokenizer) -> dict:
-    """Prints what a model of pairs makes of the prompt as its source, by beam search."""
-    started, wrap = time.monotonic(), recipe_of(options.model).data.wrap
-    text = translate(
-        model, params, tokenizer, [options.prompt], max_new_tokens=options.tokens, wrap=wrap, beam=BEAM
-    )[0]
+    """Prints what a model of pairs makes of the prompt as its source, searched for as its run's evaluation
+    does; nothing is drawn at random."""
+    started, recipe = time.monotonic(), recipe_of(options.model)
+    settings = {"max_new_tokens": options.tokens, "wrap": recipe.data.wrap, "beam": recipe.task.beam}
+    text = translate(model, params, tokenizer, [options.prompt], **settings)[0]
     print(text)
     seconds = round(time.monotonic() - started, 2)
-    return {"model": options.model, **dataclasses.asdict(BEAM), "seconds": seconds, "text": text}
+    return {"model": options.model, **dataclasses.asdict(recipe.task.beam), "seconds": seconds, "text": text}
 
 
 def shown(prompt: list[int], pieces, tokenizer) -> list[int]:

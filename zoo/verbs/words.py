@@ -23,8 +23,9 @@ def vectors_in(path: Path) -> Vectors:
     if not path.is_dir():
         return read_vectors(path)
     model, params, tokenizer = zoo.from_pretrained(path)
-    if "table" in model.traits:
-        return vectors_of(params, tokenizer)
+    if "table" in model.traits:  # GloVe publishes the sum of both tables, word2vec the words' alone
+        return vectors_of(params, tokenizer, ("words", "contexts") if model.config.bias else ("words",))
+    params = params.get("encoder", params)
     if "tokens" not in params:
         raise ConfigError(f"{path}: a {type(model.config).__name__} has no table of word vectors")
     return vectors_of(params, tokenizer, ("tokens",))
