@@ -38,7 +38,7 @@ _SCAN = Recipe(
     optimizer=AdamW(learning_rate=1e-3, weight_decay=0.0),
     schedule=Constant(),
     clip_norm=5.0,
-    steps=4000,
+    steps=8000,
     save_every=500,
     eval_every=500,
     eval_batches=0,
