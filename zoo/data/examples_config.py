@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from zoo.data.encoding import WRAPS
 from zoo.data.record import KINDS
-from zoo.data.tokenizers import TOKENIZERS
+from zoo.data.tokenizers import TOKENIZERS, check_settings
 from zoo.errors import ConfigError, nearest
 
 
@@ -77,23 +77,7 @@ class ExamplesConfig:
                 f"tokenizer={self.tokenizer} cuts words up, and kind={self.kind} has one tag a word; "
                 "set tokenizer=word"
             )
-        if self.min_count > 1 and self.tokenizer != "word":
-            raise ConfigError(
-                f"min_count={self.min_count} is not read by tokenizer={self.tokenizer}; set it to 1, or "
-                "tokenizer to word"
-            )
-        if self.tokenizer in ("bpe", "wordpiece") and not self.vocab_path:
-            raise ConfigError(
-                f"tokenizer={self.tokenizer} needs vocab_path, the folder that holds its vocabulary"
-            )
-        if self.tokenizer in ("byte", "char") and self.vocab_path:
-            raise ConfigError(
-                f"vocab_path={self.vocab_path} is not read by tokenizer={self.tokenizer}; leave it out"
-            )
-        if self.tokenizer == "sentencepiece" and not (self.vocab_path or self.vocab_size):
-            raise ConfigError(
-                "tokenizer=sentencepiece needs vocab_size, for example 4096, or a .model as vocab_path"
-            )
+        check_settings(self)
 
     @property
     def length(self) -> int:

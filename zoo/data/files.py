@@ -85,8 +85,8 @@ def read_json_lines(path: Path, name: str) -> list[Document]:
     return documents
 
 
-def _text_of(line: str, where: str) -> str:
-    remedy = 'each line is an object such as {"text": "..."}'
+def json_object(line: str, where: str, remedy: str) -> dict:
+    """The JSON object that a line holds; DataError with the remedy where it holds none."""
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -95,6 +95,12 @@ def _text_of(line: str, where: str) -> str:
         raise DataError(f"{where}: JSON that cannot be read ({type(error).__name__}); {remedy}") from None
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
+    return value
+
+
+def _text_of(line: str, where: str) -> str:
+    remedy = 'each line is an object such as {"text": "..."}'
+    value = json_object(line, where, remedy)
     if "text" not in value:
         keys = ", ".join(map(repr, list(value)[:5])) or "none"
         raise DataError(f'{where}: no "text" among its keys ({keys}); {remedy}')

@@ -16,7 +16,7 @@ from zoo.data.order import Order
 from zoo.data.packed import Packed
 from zoo.data.stream import Stream
 from zoo.data.streams import Streams
-from zoo.data.tokenizers import TOKENIZERS, Tokenizer
+from zoo.data.tokenizers import TOKENIZERS, Tokenizer, check_settings
 from zoo.data.tokens import Tokens, encode
 from zoo.data.vocabulary import make_tokenizer
 from zoo.errors import ConfigError, DataError, nearest
@@ -87,24 +87,7 @@ class DataConfig:
             raise ConfigError(
                 f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
             )
-        if self.min_count > 1 and self.tokenizer != "word":
-            raise ConfigError(
-                f"min_count={self.min_count} is not read by tokenizer={self.tokenizer}; set it to 1, or "
-                "tokenizer to word"
-            )
-        if self.tokenizer in ("bpe", "wordpiece") and not self.vocab_path:
-            raise ConfigError(
-                f"tokenizer={self.tokenizer} needs vocab_path, the folder that holds its vocabulary"
-            )
-        if self.tokenizer in ("byte", "char") and self.vocab_path:
-            raise ConfigError(
-                f"vocab_path={self.vocab_path} is not read by tokenizer={self.tokenizer}; "
-                "set tokenizer to bpe, wordpiece or sentencepiece"
-            )
-        if self.tokenizer == "sentencepiece" and not (self.vocab_path or self.vocab_size):
-            raise ConfigError(
-                "tokenizer=sentencepiece needs vocab_size, for example 4096, or a .model as vocab_path"
-            )
+        check_settings(self)
 
 
 @dataclass(frozen=True)

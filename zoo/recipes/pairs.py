@@ -1,8 +1,10 @@
 """Recipes of encoder-decoders: commands to actions, German to English, functions to what they do."""
 
+import dataclasses
+
 from zoo.data import ExamplesConfig
 from zoo.inference.beam import Beam
-from zoo.models.seq2seq import Seq2SeqConfig
+from zoo.models.seq2seq_config import SIZES, Seq2SeqConfig
 from zoo.optim import AdamW
 from zoo.recipes.recipe import Recipe
 from zoo.schedules import Constant, Cosine
@@ -13,18 +15,7 @@ from zoo.tasks import Seq2Seq
 # time here. Test exact match 99.8 % of the simple split, 13.8 % of the length split. Reads the folder
 # scan/simple (or --data.path).
 _SCAN = Recipe(
-    model=Seq2SeqConfig(
-        vocab_size=0,
-        d_model=200,
-        d_state=200,
-        num_encoder_layers=2,
-        num_decoder_layers=2,
-        attention="none",
-        feeding="none",
-        dropout_rate=0.5,
-        teacher_forcing_rate=0.5,
-        init_scale=0.0,
-    ),
+    model=dataclasses.replace(SIZES["lstm_lake_baroni"], vocab_size=0, init_scale=0.0),
     task=Seq2Seq(max_new_tokens=50),
     data=ExamplesConfig(
         kind="pairs",

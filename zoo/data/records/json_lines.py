@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from zoo.data.files import json_object
 from zoo.data.record import Field, Record, make_record
 from zoo.data.records.columns import find_columns
 from zoo.data.records.lines import read_lines
@@ -24,7 +25,7 @@ def read_json_lines(path: Path, kind: str, columns: Mapping[str, str]) -> list[R
         if not line.strip():
             continue
         where = f"{path}:{number}"
-        value = _object(line, where)
+        value = json_object(line, where, "each line is an object, {...}")
         keys = keys or find_columns(list(value), kind, columns, where)
         fields: dict[str, Field] = {}
         for field, key in keys.items():
@@ -34,19 +35,6 @@ def read_json_lines(path: Path, kind: str, columns: Mapping[str, str]) -> list[R
             fields |= _fields(field, value[key], f'{where}: "{key}"')
         records.append(make_record(fields, where))
     return records
-
-
-def _object(line: str, where: str) -> dict:
-    remedy = "each line is an object, {...}"
-    try:
-        value = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}); {remedy}") from None
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 100,000 deep
-        raise DataError(f"{where}: JSON that cannot be read ({type(error).__name__}); {remedy}") from None
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
-    return value
 
 
 def _fields(field: str, value, what: str) -> dict[str, Field]:

@@ -26,7 +26,7 @@ from zoo.data.tokenizers.saved import FILE, read_note
 from zoo.data.tokenizers.sentence_piece import SentencePieceTokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
-from zoo.errors import DataError, nearest
+from zoo.errors import ConfigError, DataError, nearest
 
 
 class Tokenizer(Protocol):
@@ -68,6 +68,28 @@ TOKENIZERS: dict[str, type[Any]] = {
     "wordpiece": WordPieceTokenizer,
     "word": WordTokenizer,
 }
+
+
+def check_settings(cfg) -> None:
+    """ConfigError where a configuration's tokenizer, vocab_path, vocab_size and min_count do not fit."""
+    if cfg.min_count > 1 and cfg.tokenizer != "word":
+        raise ConfigError(
+            f"min_count={cfg.min_count} is not read by tokenizer={cfg.tokenizer}; set it to 1, or "
+            "tokenizer to word"
+        )
+    if cfg.tokenizer in ("bpe", "wordpiece") and not cfg.vocab_path:
+        raise ConfigError(
+            f"tokenizer={cfg.tokenizer} needs vocab_path, the folder that holds its vocabulary"
+        )
+    if cfg.tokenizer in ("byte", "char") and cfg.vocab_path:
+        raise ConfigError(
+            f"vocab_path={cfg.vocab_path} is not read by tokenizer={cfg.tokenizer}; "
+            "set tokenizer to bpe, wordpiece or sentencepiece"
+        )
+    if cfg.tokenizer == "sentencepiece" and not (cfg.vocab_path or cfg.vocab_size):
+        raise ConfigError(
+            "tokenizer=sentencepiece needs vocab_size, for example 4096, or a .model as vocab_path"
+        )
 
 
 def load_tokenizer(folder: Path | str) -> Tokenizer:
