@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.errors import ConfigError, nearest
-from zoo.recurrence.loop import Cell, outer, recur, times, times_turned
+from zoo.recurrence.loop import Cell, at_least_float32, outer, recur, times, times_turned
 
 
 def elman(x_TBZ, w_RZ, state, *, activation="tanh", present_TB=None, fresh_TB=None, reverse=False, unroll=1):
@@ -25,15 +25,19 @@ def elman_cell(activation: Callable, slope: Callable) -> Cell:
         (w_RZ,), (h_BR,) = weights, before
         return (activation(x_BZ + times(h_BR, w_RZ)).astype(x_BZ.dtype),), ()
 
-    def back(weights, kept, before, after, d_after):
-        (w_ZR,), (h_BZ,), (d_h_BZ,) = weights, after, d_after
-        d_x_BZ = (d_h_BZ * slope(h_BZ.astype(d_h_BZ.dtype))).astype(h_BZ.dtype)
+    def slopes(kept, before, after):
+        (h_TBZ,) = after
+        return slope(h_TBZ.astype(at_least_float32(h_TBZ))).astype(h_TBZ.dtype)
+
+    def back(weights, slope_BZ, d_after):
+        (w_ZR,), (d_h_BZ,) = weights, d_after
+        d_x_BZ = (d_h_BZ * slope_BZ).astype(slope_BZ.dtype)
         return d_x_BZ, (times_turned(d_x_BZ, w_ZR),)
 
     def collect(kept, before, after, d_x_TBZ):
         return d_x_TBZ, (outer(before[0], d_x_TBZ),)
 
-    return Cell(step, back, collect, (".Z",))
+    return Cell(step, slopes, back, collect, (".Z",))
 
 
 ELMAN = {

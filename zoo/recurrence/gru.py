@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from zoo.recurrence.loop import Cell, outer, recur, times, times_turned, total
+from zoo.recurrence.loop import Cell, at_least_float32, by_gate, outer, recur, times, times_turned, total
 
 
 def gru(x_TBGZ, w_RGZ, b_Z, state, *, present_TB=None, fresh_TB=None, reverse=False, unroll=1):
@@ -38,15 +38,20 @@ def gru_step(weights, x_BGZ, before):
     return (h_BZ.astype(x_BGZ.dtype),), jnp.stack([r, u, n, a], axis=1).astype(x_BGZ.dtype)
 
 
-def gru_back(weights, kept_BGZ, before, after, d_after):
-    """Gradients of r, u, a, which the kernel wants, and of n, which `x` wants in place of a's."""
-    (w_GZR, _), (h_BZ,), (d_h_BZ,) = weights, before, d_after
-    r, u, n, a = (kept_BGZ[:, gate].astype(d_h_BZ.dtype) for gate in range(4))
-    d_n = d_h_BZ * (1 - u) * (1 - n * n)
-    d_u = d_h_BZ * (h_BZ - n) * u * (1 - u)
-    d_r = d_n * a * r * (1 - r)
-    d_a_BGZ = jnp.stack([d_r, d_u, d_n * r], axis=1).astype(kept_BGZ.dtype)
-    return (d_a_BGZ, d_n.astype(kept_BGZ.dtype)), (d_h_BZ * u + times_turned(d_a_BGZ, w_GZR),)
+def gru_slopes(kept_TBGZ, before, after):
+    """Of r, u, a by the gradient of h, which the kernel wants; of n, which `x` wants in place of a; and u."""
+    (h_TBZ,) = before
+    r, u, n, a = gates_of(kept_TBGZ)
+    slope_n = (1 - u) * (1 - n * n)
+    slopes = by_gate(slope_n * a * r * (1 - r), (h_TBZ - n) * u * (1 - u), slope_n * r), slope_n, u
+    return tuple(slope.astype(kept_TBGZ.dtype) for slope in slopes)
+
+
+def gru_back(weights, slopes, d_after):
+    (w_GZR, _), (slope_BGZ, slope_n_BZ, u_BZ), (d_h_BZ,) = weights, slopes, d_after
+    d_a_BGZ = (d_h_BZ[:, None] * slope_BGZ).astype(slope_BGZ.dtype)
+    d_n_BZ = (d_h_BZ * slope_n_BZ).astype(slope_n_BZ.dtype)
+    return (d_a_BGZ, d_n_BZ), (d_h_BZ * u_BZ + times_turned(d_a_BGZ, w_GZR),)
 
 
 def gru_collect(kept, before, after, d_gates):
@@ -55,7 +60,7 @@ def gru_collect(kept, before, after, d_gates):
     return d_x_TBGZ, (outer(before[0], d_a_TBGZ), total(d_a_TBGZ[:, :, 2]))
 
 
-GRU = Cell(gru_step, gru_back, gru_collect, ("..Z", "Z"))
+GRU = Cell(gru_step, gru_slopes, gru_back, gru_collect, ("..Z", "Z"))
 
 
 def gru_original_step(weights, x_BGZ, before):
@@ -67,24 +72,36 @@ def gru_original_step(weights, x_BGZ, before):
     return (h_BZ.astype(x_BGZ.dtype),), jnp.stack([r, u, n], axis=1).astype(x_BGZ.dtype)
 
 
-def gru_original_back(weights, gates_BGZ, before, after, d_after):
+def gru_original_slopes(gates_TBGZ, before, after):
+    """Of r by the gradient of r h and of u by that of h, of n by that of h; then r and u."""
+    (h_TBZ,) = before
+    r, u, n = gates_of(gates_TBGZ)
+    slopes = by_gate(h_TBZ * r * (1 - r), (h_TBZ - n) * u * (1 - u)), (1 - u) * (1 - n * n), r, u
+    return tuple(slope.astype(gates_TBGZ.dtype) for slope in slopes)
+
+
+def gru_original_back(weights, slopes, d_after):
     """Through n first: the gradient of r h is known only after its matmul."""
-    (w_GZR,), (h_BZ,), (d_h_BZ,) = weights, before, d_after
-    r, u, n = (gates_BGZ[:, gate].astype(d_h_BZ.dtype) for gate in range(3))
-    d_n = (d_h_BZ * (1 - u) * (1 - n * n)).astype(gates_BGZ.dtype)
-    d_u = d_h_BZ * (h_BZ - n) * u * (1 - u)
-    d_rh = times_turned(d_n, w_GZR[2])
-    d_r = d_rh * h_BZ * r * (1 - r)
-    d_ru_BGZ = jnp.stack([d_r, d_u], axis=1).astype(gates_BGZ.dtype)
-    d_h_BZ = d_h_BZ * u + d_rh * r + times_turned(d_ru_BGZ, w_GZR[:2])
-    return jnp.concatenate([d_ru_BGZ, d_n[:, None]], axis=1), (d_h_BZ,)
+    (w_GZR,), (slope_BGZ, slope_n_BZ, r_BZ, u_BZ), (d_h_BZ,) = weights, slopes, d_after
+    d_n_BZ = (d_h_BZ * slope_n_BZ).astype(slope_n_BZ.dtype)
+    d_rh_BZ = times_turned(d_n_BZ, w_GZR[2])
+    d_ru_BGZ = (by_gate(d_rh_BZ, d_h_BZ) * slope_BGZ).astype(slope_BGZ.dtype)
+    d_h_BZ = d_h_BZ * u_BZ + d_rh_BZ * r_BZ + times_turned(d_ru_BGZ, w_GZR[:2])
+    return (d_ru_BGZ, d_n_BZ), (d_h_BZ,)
 
 
-def gru_original_collect(gates_TBGZ, before, after, d_gates_TBGZ):
-    (h_TBR,) = before
-    d_ru_RGZ = outer(h_TBR, d_gates_TBGZ[:, :, :2])
-    d_n_RZ = outer(gates_TBGZ[:, :, 0] * h_TBR, d_gates_TBGZ[:, :, 2])
-    return d_gates_TBGZ, (jnp.concatenate([d_ru_RGZ, d_n_RZ[:, None]], axis=1),)
+def gru_original_collect(gates_TBGZ, before, after, d_gates):
+    (h_TBR,), (d_ru_TBGZ, d_n_TBZ) = before, d_gates
+    d_ru_RGZ = outer(h_TBR, d_ru_TBGZ)
+    d_n_RZ = outer(gates_TBGZ[:, :, 0] * h_TBR, d_n_TBZ)
+    d_x_TBGZ = jnp.concatenate([d_ru_TBGZ, d_n_TBZ[:, :, None]], axis=2)
+    return d_x_TBGZ, (jnp.concatenate([d_ru_RGZ, d_n_RZ[:, None]], axis=1),)
 
 
-GRU_ORIGINAL = Cell(gru_original_step, gru_original_back, gru_original_collect, ("..Z",))
+def gates_of(kept_TBGZ):
+    """What is kept of each gate, [T, B, Z], in at least float32."""
+    kept_TBGZ = kept_TBGZ.astype(at_least_float32(kept_TBGZ))
+    return [kept_TBGZ[:, :, gate] for gate in range(kept_TBGZ.shape[2])]
+
+
+GRU_ORIGINAL = Cell(gru_original_step, gru_original_slopes, gru_original_back, gru_original_collect, ("..Z",))

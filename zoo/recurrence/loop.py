@@ -1,7 +1,12 @@
 """The loop over time, forward and backward, for any cell; zoo/recurrence/__init__.py says how it works.
 
-A cell is three functions. They see whole rows and no masks: what is absent or begins a document is put in
+A cell is four functions. They see whole rows and no masks: what is absent or begins a document is put in
 place here, before and after each step.
+
+A step backward is linear in the gradients that come in. All that they are multiplied with, the slopes, is
+known before the loop begins and computed there for all steps at once, which a compiler turns into wide
+parallel code; the loop itself has a few products and the matmul left. On two CPU cores (AMD EPYC, family
+25) a backward loop that computed its slopes step by step took 1.1 (256 units) to 1.3 times (200) as long.
 """
 
 import functools
@@ -19,8 +24,10 @@ class Cell(NamedTuple):
 
     step: Callable
     """(weights, x, before) -> (after, kept): the new state, and what else backward needs."""
+    slopes: Callable
+    """(kept, before, after), stacked over T -> slopes, stacked over T."""
     back: Callable
-    """(turned weights, kept, before, after, d_after) -> (d_gates, d_before): the step's gradients."""
+    """(turned weights, slopes, d_after) -> (d_gates, d_before): the step's gradients."""
     collect: Callable
     """(kept, before, after, d_gates), stacked over T -> (d_x, d_weights)."""
     letters: tuple[str, ...]
@@ -64,21 +71,15 @@ def recur_backward(cell, reverse, unroll, saved, gradients):
     before_T = without_fresh(fresh_TB, before_T)
 
     def step(d_after, inputs):
-        d_h, kept, before, after, present_B, fresh_B = inputs
+        d_h, slopes, present_B, fresh_B = inputs
         d_after = (d_after[0] + d_h, *d_after[1:])
-        d_gates, d_before = cell.back(cast, kept, before, after, d_after)
+        d_gates, d_before = cell.back(cast, slopes, d_after)
         d_before = without_fresh(fresh_B, where_present(present_B, d_before, d_after))
         return d_before, where_present(present_B, d_gates, jax.tree.map(jnp.zeros_like, d_gates))
 
     d_last = jax.tree.map(lambda d: d.astype(at_least_float32(d)), d_last)
-    inputs = (
-        where_present(present_TB, d_h_T, jnp.zeros_like(d_h_T)),
-        kept_T,
-        before_T,
-        after_T,
-        present_TB,
-        fresh_TB,
-    )
+    d_h_T = where_present(present_TB, d_h_T, jnp.zeros_like(d_h_T))
+    inputs = (d_h_T, cell.slopes(kept_T, before_T, after_T), present_TB, fresh_TB)
     d_state, d_gates_T = jax.lax.scan(step, d_last, inputs, reverse=not reverse, unroll=unroll)
     d_x_T, d_weights = cell.collect(kept_T, before_T, after_T, d_gates_T)
     return d_x_T, like(d_weights, weights), like(d_state, state), None, None
@@ -123,6 +124,16 @@ def shifted(first, after_T, *, reverse: bool):
 def like(tree, other):
     """`tree` in the dtypes of `other`."""
     return jax.tree.map(lambda x, y: x.astype(y.dtype), tree, other)
+
+
+def by_gate(*each):
+    """Arrays of one gate each, [..., Z], as one [..., G, Z]. They are chosen from rather than concatenated:
+    fused with what follows, a choice is computed many numbers at a time, a concatenation one by one."""
+    gates_G1 = jnp.arange(len(each))[:, None]
+    joint = each[-1][..., None, :]
+    for gate in reversed(range(len(each) - 1)):
+        joint = jnp.where(gates_G1 == gate, each[gate][..., None, :], joint)
+    return joint
 
 
 # --- matmuls, with sums in at least float32 -------------------------------------------------------

@@ -5,7 +5,16 @@ import functools
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.recurrence.loop import Cell, at_least_float32, outer, recur, times, times_turned
+from zoo.recurrence.loop import (
+    Cell,
+    at_least_float32,
+    by_gate,
+    outer,
+    recur,
+    times,
+    times_turned,
+    where_present,
+)
 
 
 def lstm(x_TBGZ, w_RGZ, state, *, present_TB=None, fresh_TB=None, reverse=False, unroll=1):
@@ -65,30 +74,30 @@ def lstm_gates(w_RGZ, x_BGZ, h_BR, c_BZ):
     return gates_BGZ, f * c_BZ + i * g
 
 
-def lstm_back(weights, gates_BGZ, before, after, d_after):
-    (w_GZR,), (_, c_before_BZ), (_, c_BZ), (d_h_BZ, d_c_BZ) = weights, before, after, d_after
-    tanh_c_BZ = jnp.tanh(c_BZ)
-    d_o_BZ = d_h_BZ * tanh_c_BZ
-    d_c_BZ += d_h_BZ * gates_BGZ[:, 3] * (1 - tanh_c_BZ * tanh_c_BZ)
-    d_gates_BGZ, d_c_BZ = lstm_gates_back(gates_BGZ, c_before_BZ, d_o_BZ, d_c_BZ)
-    return d_gates_BGZ, (times_turned(d_gates_BGZ, w_GZR), d_c_BZ)
-
-
-def lstm_gates_back(gates_BGZ, c_before_BZ, d_o_BZ, d_c_BZ):
-    """(gradients of the gates before their nonlinearity, gradient of the cell before the step)."""
-    gates = gates_BGZ.astype(d_c_BZ.dtype)
-    i, f, g = (gates[:, gate] for gate in range(3))
-    d_gates_BGZ = jnp.stack([d_c_BZ * g, d_c_BZ * c_before_BZ, d_c_BZ * i, d_o_BZ], axis=1)
+def lstm_slopes(gates_TBGZ, before, after):
+    """Of i, f, g by the gradient of c and of o by that of h; of c by that of h; and f, by which c goes on."""
+    (_, c_before_TBZ), (_, c_TBZ) = before, after
+    gates = gates_TBGZ.astype(c_TBZ.dtype)
+    i, f, g, o = (gates[:, :, gate] for gate in range(4))
+    tanh_c = jnp.tanh(c_TBZ)
     steepness = STEEPNESS.astype(gates.dtype)
     slope = steepness * steepness - jnp.square(gates - (1 - steepness))
-    return (d_gates_BGZ * slope).astype(gates_BGZ.dtype), d_c_BZ * f
+    slopes = slope * by_gate(g, c_before_TBZ, i, tanh_c), o * (1 - tanh_c * tanh_c), f
+    return tuple(slope.astype(gates_TBGZ.dtype) for slope in slopes)
+
+
+def lstm_back(weights, slopes, d_after):
+    (w_GZR,), (slope_BGZ, slope_c_BZ, f_BZ), (d_h_BZ, d_c_BZ) = weights, slopes, d_after
+    d_c_BZ += d_h_BZ * slope_c_BZ
+    d_gates_BGZ = (by_gate(d_c_BZ, d_c_BZ, d_c_BZ, d_h_BZ) * slope_BGZ).astype(slope_BGZ.dtype)
+    return d_gates_BGZ, (times_turned(d_gates_BGZ, w_GZR), d_c_BZ * f_BZ)
 
 
 def lstm_collect(gates_TBGZ, before, after, d_gates_TBGZ):
     return d_gates_TBGZ, (outer(before[0], d_gates_TBGZ),)
 
 
-LSTM = Cell(lstm_step, lstm_back, lstm_collect, ("..Z",))
+LSTM = Cell(lstm_step, lstm_slopes, lstm_back, lstm_collect, ("..Z",))
 
 
 @functools.cache
@@ -103,29 +112,32 @@ def projected_cell(cell_clip: float | None, projection_clip: float | None) -> Ce
         h_BR = clipped(times(m_BZ, p_ZR), projection_clip)
         return (h_BR.astype(x_BGZ.dtype), c_BZ), (gates_BGZ.astype(x_BGZ.dtype), m_BZ)
 
-    def back(weights, kept, before, after, d_after):
-        (w_GZR, p_RZ), (gates_BGZ, _), (_, c_before_BZ) = weights, kept, before
-        (h_BR, c_BZ), (d_h_BR, d_c_BZ) = after, d_after
-        d_h_BR = within(h_BR, projection_clip, d_h_BR).astype(h_BR.dtype)
+    def slopes(kept, before, after):
+        (gates_TBGZ, _), (h_TBR, c_TBZ) = kept, after
+        open_TBR, open_TBZ = within(h_TBR, projection_clip), within(c_TBZ, cell_clip)
+        return *lstm_slopes(gates_TBGZ, before, after), open_TBR, open_TBZ
+
+    def back(weights, slopes, d_after):
+        (w_GZR, p_RZ), (d_h_BR, d_c_BZ) = weights, d_after
+        slope_BGZ, slope_c_BZ, f_BZ, open_BR, open_BZ = slopes
+        d_h_BR = where_present(open_BR, d_h_BR, jnp.zeros_like(d_h_BR)).astype(slope_BGZ.dtype)
         d_m_BZ = times_turned(d_h_BR, p_RZ)
-        tanh_c_BZ = jnp.tanh(c_BZ)
-        d_o_BZ = d_m_BZ * tanh_c_BZ
-        d_c_BZ += d_m_BZ * gates_BGZ[:, 3] * (1 - tanh_c_BZ * tanh_c_BZ)
-        d_c_BZ = within(c_BZ, cell_clip, d_c_BZ)
-        d_gates_BGZ, d_c_BZ = lstm_gates_back(gates_BGZ, c_before_BZ, d_o_BZ, d_c_BZ)
-        return (d_gates_BGZ, d_h_BR), (times_turned(d_gates_BGZ, w_GZR), d_c_BZ)
+        d_c_BZ += d_m_BZ * slope_c_BZ
+        d_c_BZ = where_present(open_BZ, d_c_BZ, jnp.zeros_like(d_c_BZ))
+        d_gates_BGZ = (by_gate(d_c_BZ, d_c_BZ, d_c_BZ, d_m_BZ) * slope_BGZ).astype(slope_BGZ.dtype)
+        return (d_gates_BGZ, d_h_BR), (times_turned(d_gates_BGZ, w_GZR), d_c_BZ * f_BZ)
 
     def collect(kept, before, after, d_gates):
         (_, m_TBZ), (d_gates_TBGZ, d_h_TBR) = kept, d_gates
         return d_gates_TBGZ, (outer(before[0], d_gates_TBGZ), outer(m_TBZ, d_h_TBR))
 
-    return Cell(step, back, collect, ("..Z", "Z."))
+    return Cell(step, slopes, back, collect, ("..Z", "Z."))
 
 
 def clipped(x, bound):
     return x if bound is None else jnp.clip(x, -bound, bound)
 
 
-def within(clipped_x, bound, gradient):
-    """The gradient through `clipped`: what met the bound lets nothing through."""
-    return gradient if bound is None else jnp.where(jnp.abs(clipped_x) < bound, gradient, 0)
+def within(clipped_x, bound):
+    """Where `clipped` let a gradient through: not where it met the bound. None without a bound."""
+    return None if bound is None else jnp.abs(clipped_x) < bound
