@@ -26,7 +26,7 @@ from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
-from zoo.pretrained import load_params
+from zoo.pretrained import load_start
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
 from zoo.run import RunFolder
@@ -108,7 +108,8 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
         if state is None:
             state = parts.init_on(mesh)
             if recipe.init:
-                state = state.started_from(load_params(recipe.init, model, mesh, dataset.tokenizer))
+                params = load_start(recipe.init, model, state.params, mesh, dataset.tokenizer)
+                state = state.started_from(params)
             if recipe.vectors:
                 state = state.started_from(
                     with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)

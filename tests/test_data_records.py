@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zoo.data.record import Record
-from zoo.data.records import read_records
+from zoo.data.examples.record import Record
+from zoo.data.examples.records import read_records
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the data sets (../shared/data) are not here")

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from zoo.data.records import read_records
+from zoo.data.examples.records import read_records
 from zoo.errors import DataError
 
 LANGUAGES = {"source": "en", "target": "de"}

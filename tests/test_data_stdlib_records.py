@@ -11,11 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zoo.data import stdlib, stdlib_records
+from zoo.data import stdlib
 from zoo.data.cache import folder
 from zoo.data.corpus import split_by_hash
+from zoo.data.examples import stdlib_records
+from zoo.data.examples.lexer import statements
 from zoo.data.files import Document
-from zoo.data.lexer import statements
 from zoo.errors import DataError
 
 ROOT = Path(sysconfig.get_path("stdlib"))

@@ -11,7 +11,7 @@ import pytest
 from families import assert_close, jit, parameters
 
 from zoo import optim, schedules
-from zoo.data.record import Record
+from zoo.data.examples.record import Record
 from zoo.data.tokenizers.word import BEGIN, END, EXAMPLES, WordTokenizer
 from zoo.errors import ConfigError, UserError
 from zoo.inference.beam import Beam, beam_search

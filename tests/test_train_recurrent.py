@@ -1,14 +1,22 @@
-"""train.py with recurrent models and with labelled examples, and what `python -m zoo` makes of their runs."""
+"""train.py with recurrent language models, and what `python -m zoo` makes of their runs."""
 
-import gzip
 import json
 import math
 
+import jax
+import numpy as np
 import pytest
 from test_train import refusal, terminate_at_step_six
 
 import train
+import zoo
+from zoo import sharding
 from zoo.__main__ import main
+from zoo.checkpoint import named_leaves
+from zoo.errors import CheckpointError
+from zoo.models.classifier import ClassifierConfig
+from zoo.models.rnn import RNNConfig
+from zoo.pretrained import load_start
 
 LSTM = (
     "lstm_stdlib --data.tokenizer word --data.vocab-size 0 --model.d-model 12 --model.d-state 16 "
@@ -69,6 +77,40 @@ def test_eval_repeats_the_result_and_one_stream_is_nearly_the_same(lstm, capsys)
     assert math.isclose(alone["eval_loss"], whole["eval_loss"], rel_tol=0.05)
 
 
+def test_eval_of_a_file_is_that_of_the_same_text_as_a_part(text, lstm, capsys):
+    _, part = verb(capsys, "eval", lstm, "--part", "test")
+    _, file = verb(capsys, "eval", lstm, text / "test.txt")
+    assert file["eval_loss"] == part["eval_loss"] and file["file"] == str(text / "test.txt")
+    assert main(["eval", str(lstm), str(text / "test.txt"), "--data", str(text)]) == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
+def test_predict_of_a_language_model_says_which_verbs_do(text, lstm, capsys):
+    assert main(["predict", str(lstm), str(text / "test.txt")]) == 2
+    assert "CausalLM, predicts nothing of a text; `generate` and `score` do" in capsys.readouterr().err
+
+
+def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
+    _, trained, tokenizer = zoo.from_pretrained(lstm)
+    sizes = {"vocab_size": tokenizer.vocab_size, "num_layers": 2, "d_model": 12, "d_state": 16}
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+
+    def started(**changes):
+        encoder = RNNConfig(**(sizes | {"forget_bias": 0.0} | changes))
+        model = zoo.create(ClassifierConfig(encoder, num_classes=3, d_hidden=0))
+        params = model.init(jax.random.key(0))
+        return params, load_start(lstm, model, params, mesh, tokenizer)
+
+    before, after = map(named_leaves, started())
+    for name, array in after.items():
+        wanted = named_leaves(trained).get(name.removeprefix("encoder/"), before[name])
+        np.testing.assert_array_equal(array, wanted, err_msg=name)
+    assert any((after[name] != before[name]).any() for name in after)
+    for other in ({"d_state": 17}, {"cell": "gru"}, {"num_layers": 3}):
+        with pytest.raises(CheckpointError, match="another model"):
+            started(**other)
+
+
 def test_score_adds_up_to_eval_on_one_stream(text, lstm, capsys):
     """The test text as one line: its probability is eval's, token by token."""
     words = (text / "test.txt").read_text().split("\n")[0]
@@ -106,88 +148,3 @@ def test_another_number_of_streams_is_another_run(text, lstm, capsys):
     argv = [*LSTM, "--data.path", str(text), "--runs", str(text / "runs"), "--name", "lstm"]
     argv[argv.index("--data.batch-size") + 1] = "16"
     assert "data.batch_size: 8 -> 16" in refusal(capsys, 4, argv)
-
-
-# --- labelled examples ----------------------------------------------------------------------------
-
-SHORT = "--steps 6 --save-every 6 --eval-every 6 --log-every 3 --data.batch-size 8".split()
-SMALL = "--model.encoder.d-model 8 --model.encoder.d-state 8".split()
-
-
-def write(path, lines):
-    path.parent.mkdir(exist_ok=True)
-    with gzip.open(path, "wt") if path.suffix == ".gz" else path.open("w") as file:
-        file.write("".join(f"{line}\n" for line in lines))
-
-
-@pytest.fixture(scope="module")
-def examples(tmp_path_factory):
-    """A folder of each kind."""
-    folder = tmp_path_factory.mktemp("examples")
-    for part, count in (("train", 60), ("valid", 9), ("test", 9)):
-        texts = [(f"a {'good' if i % 2 else 'bad'} one {i % 5}", i % 2) for i in range(count)]
-        rows = ["sentence\tlabel", *(f"{text}\t{label}" for text, label in texts)]
-        write(folder / "classify" / f"{part}.tsv.gz", rows)
-        tagged = [f"we {i % 7}\tO\n{'rome' if i % 2 else 'oslo'}\tB-city\n" for i in range(count)]
-        write(folder / "tag" / f"{part}.conll", [line.replace(" ", "") for line in tagged])
-        pairs = [f"IN: walk {i % 3} OUT: {'W ' * (i % 3 + 1)}".strip() for i in range(count)]
-        write(folder / "pairs" / f"{part}.txt", pairs)
-    return folder
-
-
-def command(recipe, folder, *more):
-    return [
-        recipe,
-        "--data.path",
-        str(folder),
-        "--runs",
-        str(folder / "runs"),
-        "--name",
-        "run",
-        *SHORT,
-        *more,
-    ]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "kind", "more", "metrics"),
-    [
-        (
-            *("lstm_sst2", "classify"),
-            *(
-                [*SMALL, "--model.d-hidden", "8", "--model.d-attention", "8"],
-                ["accuracy", "majority_accuracy"],
-            ),
-        ),
-        ("tag_stdlib", "tag", [*SMALL, "--schedule.warmup-steps", "1"], ["entity_f1", "tag_accuracy"]),
-        ("seq2seq_scan", "pairs", ["--model.d-model", "8", "--model.d-state", "8"], ["exact_match"]),
-    ],
-)
-def test_a_run_on_labelled_examples_has_its_metrics_on_every_part(
-    examples, capsys, recipe, kind, more, metrics
-):
-    assert train.main(command(recipe, examples / kind, *more)) == 0
-    result = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert all(0 <= result[name] <= 1 for name in metrics) and result["step"] == 6
-    _, found = verb(capsys, "eval", examples / kind / "runs" / "run", "--part", "test")
-    assert set(found) >= {"eval_loss", *[name for name in metrics if "majority" not in name]}
-    if kind == "pairs":
-        lines, found = verb(capsys, "generate", examples / kind / "runs" / "run", "walk 1", "--tokens", "5")
-        assert lines == [found["text"]]
-
-
-@pytest.mark.parametrize(
-    ("recipe", "name", "line", "said"),
-    [
-        ("lstm_sst2", "classify/valid.tsv.gz", "sentence\tlabel\na fine one\t7", "'7'"),
-        ("seq2seq_scan", "pairs/valid.txt", "IN: walk OUT:", "target"),
-        ("tag_stdlib", "tag/valid.conll", "rome", "valid.conll:1"),
-    ],
-)
-def test_a_bad_example_is_one_line_with_its_place(examples, tmp_path, capsys, recipe, name, line, said):
-    kind = name.split("/")[0]
-    for path in (examples / kind).glob("*.*"):
-        (tmp_path / path.name).write_bytes(path.read_bytes())
-    write(tmp_path / name.split("/")[1], [line])
-    error = refusal(capsys, 3, command(recipe, tmp_path))
-    assert said in error and name.split("/")[1] in error

@@ -4,7 +4,8 @@ list [PATTERN]              published sizes and recipes
 show NAME                   a size, a recipe or a run's folder: settings, parameters, FLOPs
 generate MODEL PROMPT       continue a text with a run's folder
 score MODEL FILE            the log-probability of each line of a file
-eval RUN                    a run's metrics on its validation or test data
+eval RUN [FILE]             a run's metrics on its validation or test data, or on a labelled file
+predict RUN FILE            labels, tags or targets of a file's texts
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 """
 
@@ -55,10 +56,16 @@ def main(argv: list[str]) -> int:
 
     verb = verbs.add_parser("eval", help="a run's metrics on its validation or test data")
     verb.add_argument("model", help="a run's folder")
+    verb.add_argument("file", nargs="?", default="", help="a labelled file (for language models, a text)")
     verb.add_argument("--part", default="valid", help="train, valid or test (valid)")
     verb.add_argument("--data", default="", help="other data with the same training part")
     verb.add_argument("--batch-size", type=int, default=0, help="rows, or parallel streams (the run's)")
     verb.set_defaults(run="evaluate.report")
+
+    verb = verbs.add_parser("predict", help="labels, tags or targets of a file's texts")
+    verb.add_argument("model", help="a run's folder")
+    verb.add_argument("file", help="a text on each line, .tsv, .csv, .jsonl or .conll, each also .gz")
+    verb.set_defaults(run="predict.predict")
 
     verb = verbs.add_parser("words", help="word vectors: neighbours, tests, export")
     verb.add_argument("model", help="a run's folder, or a file of vectors as word2vec or GloVe writes them")

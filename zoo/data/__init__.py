@@ -7,22 +7,25 @@
     stream.py      rows that run across documents; streams.py: parallel ones that go on from step to step;
                    packed.py: rows of whole documents
     order.py       which row comes when
-    examples.py    labelled examples as batches: texts to classify, sentences to tag, pairs to translate
-    records/       the files that examples come in; stdlib_records.py makes some of Python's library
+    examples/      labelled examples as batches: texts to classify, sentences to tag, pairs to translate
     word_pairs.py  words and their neighbours; cooccurrences.py: how often they met
     baselines.py   what gzip and an order-3 model make of the same bytes
 
 Nothing here knows of JAX or of models; Grain, SentencePiece and tokenizers are imported where they are used.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 from zoo.data.cooccurrences import CooccurrencesConfig, load_cooccurrences
-from zoo.data.examples import ExampleSet, load_examples
-from zoo.data.examples_config import ExamplesConfig
-from zoo.data.text import LAYOUTS, DataConfig, TextSet, load_text
+from zoo.data.examples import labels
+from zoo.data.examples.config import ExamplesConfig
+from zoo.data.examples.example_set import ExampleSet, load_example_file, load_examples
+from zoo.data.text import LAYOUTS, DataConfig, TextSet, load_text, load_text_file
 from zoo.data.tokenizers import TOKENIZERS, load_tokenizer
 from zoo.data.word_pairs import WordPairsConfig, load_word_pairs
+from zoo.errors import ConfigError
 
 __all__ = [
     "LAYOUTS",
@@ -36,6 +39,7 @@ __all__ = [
     "TextSet",
     "WordPairsConfig",
     "load",
+    "load_file",
     "load_tokenizer",
 ]
 
@@ -56,3 +60,14 @@ LOADERS: dict[type, Any] = {
 def load(cfg, seed: int, *, evaluate: str = "valid"):
     """The data set of a configuration; `evaluate` names the part that is evaluated."""
     return LOADERS[type(cfg)](cfg, seed, evaluate)
+
+
+def load_file(cfg, path: str | os.PathLike, run: str | os.PathLike):
+    """One file to be evaluated by the run in the folder `run`, whose data had this configuration: in the
+    run's own vocabulary, with its own names of classes and tags."""
+    tokenizer = load_tokenizer(Path(run) / "tokenizer")
+    if isinstance(cfg, ExamplesConfig):
+        return load_example_file(cfg, Path(path), tokenizer, labels.read(Path(run)))
+    if isinstance(cfg, DataConfig):
+        return load_text_file(cfg, Path(path), tokenizer)
+    raise ConfigError(f"{run}: word vectors are not evaluated on a file of text; see `python -m zoo words`")

@@ -23,9 +23,6 @@ def spelled(
 ) -> np.ndarray:
     """int32 [number of words, max_characters]: row k spells word k. `begin` and `end` are the words that
     stand for a sentence's ends.
-
-    Of a tokenizer with vocab_size V this is the table of all its words,
-    `spelled([tokenizer.decode([i]) for i in range(V)])`, and `table[tokens]` the model's input "characters".
     """
     if max_characters < 3:
         raise ValueError(f"max_characters={max_characters} must be at least 3: a character between two marks")
@@ -39,3 +36,8 @@ def spelled(
         row[1 : 1 + len(letters)] = letters
         row[1 + len(letters)] = END_WORD
     return table
+
+
+def spelling_of(tokenizer) -> np.ndarray:
+    """The spelling of every token, [vocab_size, 50]: `table[tokens]` is the input "characters" of a model."""
+    return spelled([tokenizer.decode([i]) for i in range(tokenizer.vocab_size)])

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoo.data.baselines import gzip_bits_per_byte, order3_bits_per_byte
-from zoo.data.characters import spelled
+from zoo.data.characters import spelling_of
 from zoo.data.corpus import Corpus, read_corpus
+from zoo.data.files import read_documents
 from zoo.data.order import Order
 from zoo.data.packed import Packed
 from zoo.data.stream import Stream
@@ -91,32 +92,27 @@ class DataConfig:
 
 
 @dataclass(frozen=True)
-class TextSet:
-    """Training rows without end and one pass over the validation part."""
+class TextPass:
+    """One pass over a text: what is evaluated."""
 
     cfg: DataConfig
     corpus: Corpus
     tokenizer: Tokenizer
-    training_rows: Callable[..., dict[str, np.ndarray]]
-    """The training rows with given numbers, counted from 0 over all steps."""
-    valid: Any
-    """The layout of the part that is evaluated."""
     evaluate: str
-    """The part that `valid` reads: "valid", or "test" where the corpus has one."""
+    """The part of the corpus that is read."""
+    layout: Any
+    """The rows of that part."""
 
-    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
-        """The examples `rows`, some of range(batch_size), of a step: a function of seed, step and row alone.
+    def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
+        """The examples `rows`, some of range(batch_size), of the i-th batch. Behind the last row come rows of
+        weight 0.
 
         tokens int32 [B, length + 1] and weights float32 [B, length], 0 where a target does not count; the
         layout "packed" adds segments (from 1; 0 is padding) and positions, int32 [B, length], and "streams"
         begins, bool [B]. With `characters` each token's, int32 [B, length + 1, 50].
         """
-        return self._spelled(self.training_rows(step * self.cfg.batch_size + row for row in rows))
-
-    def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
-        """The same of the i-th evaluation batch. Behind the last row come rows of weight 0."""
         rows_B = i * self.cfg.batch_size + np.array(rows, np.int64)
-        return self._spelled(self.valid.rows(rows_B, np.zeros_like(rows_B)))
+        return self._spelled(self.layout.rows(rows_B, np.zeros_like(rows_B)))
 
     def _spelled(self, examples: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         if not self.cfg.characters:
@@ -126,23 +122,40 @@ class TextSet:
     @cached_property
     def _spelling(self) -> np.ndarray:
         """The characters of every token."""
-        return spelled([self.tokenizer.decode([i]) for i in range(self.tokenizer.vocab_size)])
+        return spelling_of(self.tokenizer)
 
     @property
     def num_eval_batches(self) -> int:
         """How many batches hold the whole part, every target exactly once."""
-        return -(-self.valid.num_eval_rows // self.cfg.batch_size)
+        return -(-self.layout.num_eval_rows // self.cfg.batch_size)
 
     @property
     def num_eval_targets(self) -> int:
         """How many targets those batches hold."""
-        return self.valid.num_targets
+        return self.layout.num_targets
 
     @cached_property
     def eval_bytes(self) -> int:
         """The bytes of text that those targets stand for: all but those of tokens that are context only."""
-        context = sum(len(self.tokenizer.decode([i]).encode()) for i in self.valid.never_targets)
+        context = sum(len(self.tokenizer.decode([i]).encode()) for i in self.layout.never_targets)
         return self.corpus.num_bytes[self.evaluate] - context
+
+    @property
+    def carried_rows(self) -> int:
+        """Rows that go on from step to step; 0 where every batch stands alone."""
+        return self.cfg.batch_size if self.cfg.layout == "streams" else 0
+
+
+@dataclass(frozen=True)
+class TextSet(TextPass):
+    """Training rows without end and one pass over the part that is evaluated."""
+
+    training_rows: Callable[..., dict[str, np.ndarray]]
+    """The training rows with given numbers, counted from 0 over all steps."""
+
+    def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
+        """The examples `rows` of a step, as `eval_batch` has them: a function of seed, step and row alone."""
+        return self._spelled(self.training_rows(step * self.cfg.batch_size + row for row in rows))
 
     @cached_property
     def digest(self) -> str:
@@ -150,11 +163,6 @@ class TextSet:
         cfg = self.cfg
         what = f"{self.corpus.digest} {self.tokenizer.digest} {cfg.layout} {cfg.length}"
         return hashlib.sha256(what.encode()).hexdigest()
-
-    @property
-    def carried_rows(self) -> int:
-        """Rows that go on from step to step; 0 where every batch stands alone."""
-        return self.cfg.batch_size if self.cfg.layout == "streams" else 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -200,7 +208,6 @@ def load_text(cfg: DataConfig, seed: int, evaluate: str = "valid") -> TextSet:
     )
     tokens = encode(corpus.parts["train"], tokenizer)
     train = LAYOUTS[cfg.layout](tokens, cfg)
-    valid = LAYOUTS[cfg.layout](encode(corpus.parts[evaluate], tokenizer), cfg)
     if not train.num_rows:
         streams = cfg.batch_size if cfg.layout == "streams" else 0
         what = f"{streams} streams take" if streams else "a row takes length + 1 ="
@@ -208,7 +215,20 @@ def load_text(cfg: DataConfig, seed: int, evaluate: str = "valid") -> TextSet:
             f"{corpus.name}: the training part has {len(tokens.ids):,} tokens and {what} "
             f"{max(streams, 1) * cfg.length + 1:,}; give more text or a smaller length"
         )
-    if not valid.num_targets:
-        raise DataError(f"{corpus.name}: the {evaluate} part is too short to hold a target; give more text")
     training_rows = train.training_rows if isinstance(train, Streams) else Order(train, seed).rows
-    return TextSet(cfg, corpus, tokenizer, training_rows, valid, evaluate)
+    evaluated = pass_over(corpus, evaluate, tokenizer, cfg)
+    return TextSet(cfg, corpus, tokenizer, evaluate, evaluated.layout, training_rows)
+
+
+def load_text_file(cfg: DataConfig, path: Path, tokenizer: Tokenizer) -> TextPass:
+    """One file, to be evaluated by a run with this configuration and tokenizer."""
+    documents = tuple(read_documents(path, path.name))
+    return pass_over(Corpus(str(path), "", {"file": documents}), "file", tokenizer, cfg)
+
+
+def pass_over(corpus: Corpus, part: str, tokenizer: Tokenizer, cfg: DataConfig) -> TextPass:
+    """One pass over a part of a corpus."""
+    layout = LAYOUTS[cfg.layout](encode(corpus.parts[part], tokenizer), cfg)
+    if not layout.num_targets:
+        raise DataError(f"{corpus.name}: the {part} part is too short to hold a target; give more text")
+    return TextPass(cfg, corpus, tokenizer, part, layout)

@@ -10,10 +10,10 @@ import numpy as np
 
 from zoo.data.cache import cached
 from zoo.data.corpus import Corpus, part_digest
-from zoo.data.encoding import needs_marks, texts_of, words_of
-from zoo.data.examples_config import ExamplesConfig
+from zoo.data.examples.config import ExamplesConfig
+from zoo.data.examples.encoding import needs_marks, texts_of, words_of
+from zoo.data.examples.record import Parts
 from zoo.data.files import Document
-from zoo.data.record import Parts
 from zoo.data.tokenizers import TOKENIZERS, Tokenizer
 from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.char import CharTokenizer

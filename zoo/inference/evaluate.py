@@ -1,4 +1,4 @@
-"""What a trained run makes of data: its own validation or test part, or other files of the same kind."""
+"""What a trained run makes of data: its own validation or test part, other data of the same kind, a file."""
 
 import dataclasses
 import os
@@ -8,7 +8,8 @@ import jax
 import optax
 
 from zoo import data, models, sharding
-from zoo.data import labels, load_tokenizer
+from zoo.data import load_tokenizer
+from zoo.data.examples import labels
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
 from zoo.metrics import require
@@ -18,30 +19,29 @@ from zoo.step import TrainStep
 
 
 def evaluate(
-    folder: str | os.PathLike, *, path: str = "", part: str = "valid", batch_size: int = 0
+    folder: str | os.PathLike,
+    *,
+    file: str | os.PathLike = "",
+    part: str = "valid",
+    path: str = "",
+    batch_size: int = 0,
 ) -> dict[str, float]:
-    """The task's metrics of a run on all of `part` ("train", "valid" or "test") of its data, or of `path`.
+    """The task's metrics of a run on a labelled `file` (for language models, a text), or without one on all
+    of `part` ("train", "valid" or "test") of its data, or of the same part of the data in `path`.
 
     `batch_size` replaces the run's; of parallel streams it is their number, and 1 reads the text as one.
-    Raises DataError where the data makes another vocabulary than the run has, or lacks the part.
+    Raises DataError where a file has a label that the run does not know, or where the data makes another
+    vocabulary than the run has, or lacks the part.
     """
     recipe = recipe_of(folder)
     if batch_size < 0:
         raise ConfigError(f"batch_size={batch_size} must be at least 1; 0 takes the run's")
-    changes = {"path": path or recipe.data.path, "batch_size": batch_size or recipe.data.batch_size}
-    dataset = data.load(dataclasses.replace(recipe.data, **changes), recipe.seed, evaluate=part)
-    if dataset.tokenizer.digest != load_tokenizer(Path(folder) / "tokenizer").digest:
-        raise DataError(
-            f"{changes['path'] or 'stdlib'}: its training part makes another vocabulary than {folder} has; "
-            "give the data that the run was trained on"
-        )
-    names = {"labels": getattr(dataset, "labels", ()), "tags": getattr(dataset, "tags", ())}
-    known = labels.read(Path(folder)) if any(names.values()) else names
-    if known != names:
-        raise DataError(
-            f"{changes['path'] or 'stdlib'}: has other names of classes or tags than {folder}; "
-            "give the data that the run was trained on"
-        )
+    cfg = dataclasses.replace(recipe.data, batch_size=batch_size or recipe.data.batch_size)
+    if file:
+        dataset = data.load_file(cfg, file, folder)
+    else:
+        dataset = data.load(dataclasses.replace(cfg, path=path or cfg.path), recipe.seed, evaluate=part)
+        check_names(dataset, Path(folder))
     for module, extra in getattr(recipe.task, "needs", ()):
         require(module, extra=extra)
     model = models.create(recipe.model)
@@ -49,3 +49,19 @@ def evaluate(
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)
     with jax.set_mesh(mesh):
         return Evaluation(parts, dataset, mesh)(load_params(folder, model, mesh, dataset.tokenizer))
+
+
+def check_names(dataset, folder: Path) -> None:
+    """DataError where tokens, classes or tags of a data set have other names than in the run's folder."""
+    source = dataset.cfg.path or "stdlib"
+    if dataset.tokenizer.digest != load_tokenizer(folder / "tokenizer").digest:
+        raise DataError(
+            f"{source}: its training part makes another vocabulary than {folder} has; give the data that the "
+            "run was trained on, or one file of other data"
+        )
+    names = {"labels": getattr(dataset, "labels", ()), "tags": getattr(dataset, "tags", ())}
+    if any(names.values()) and names != labels.read(folder):
+        raise DataError(
+            f"{source}: has other names of classes or tags than {folder}; give the data that the run was "
+            "trained on, or one file of other data"
+        )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.data.encoding import WRAPS
+from zoo.data.examples.encoding import WRAPS
 from zoo.errors import UserError
 from zoo.inference.beam import Beam, beam_search
 from zoo.inference.generate import bucket, padded

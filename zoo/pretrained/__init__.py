@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 
 from zoo import models, sharding
-from zoo.checkpoint import Checkpoints
+from zoo.checkpoint import Checkpoints, named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
 from zoo.run import recipe_of
@@ -26,6 +26,32 @@ def from_pretrained(folder: str | os.PathLike):
     model = models.create(recipe.model)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     return model, load_params(folder, model, mesh), load_tokenizer(Path(folder) / "tokenizer")
+
+
+def load_start(folder: str | os.PathLike, model, params: dict, mesh, tokenizer) -> dict:
+    """`params` with those of a run's folder in their place: all, where its model is the same, and where it is
+    what this model's head reads (a language model under a classifier), the encoder's.
+
+    Raises CheckpointError where it is neither, or was trained with another vocabulary.
+    """
+    source = models.create(recipe_of(folder).model)
+    path, specs, config = [], model.abstract(), model.config
+    while specs != source.abstract() and hasattr(config, "encoder"):
+        config = config.encoder
+        specs, path = specs["encoder"], [*path, "encoder"]
+        if type(config) is type(source.config) and is_part(specs, source.abstract()):
+            break
+    else:
+        return load_params(folder, model, mesh, tokenizer)
+    loaded = named_leaves(load_params(folder, source, mesh, tokenizer))
+    part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
+    return nested(named_leaves(params) | part)
+
+
+def is_part(specs: dict, whole: dict) -> bool:
+    """Whether `whole` has every parameter of `specs`, by name, letters and shape."""
+    found = named_leaves(whole)
+    return all(found.get(name) == spec for name, spec in named_leaves(specs).items())
 
 
 def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:

@@ -64,7 +64,7 @@ class Recipe:
     runs: str = "runs"
     """Folder that holds the folders of all runs."""
     init: str = ""
-    """A run's folder whose parameters to start from; empty: random ones."""
+    """A run's folder whose parameters to start from, or those of the head's encoder; empty: random ones."""
     vectors: str = ""
     """A file of word vectors (word2vec's or GloVe's) that the table of words starts from; empty: random."""
     save_every: int = 500

@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.errors import ConfigError
 from zoo.scores import accuracy, class_scores, matthews
+from zoo.tasks.inputs import inputs_of
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Classify:
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, present} of examples with tokens, lengths, label and present."""
         return {
-            "inputs": {"tokens": examples["tokens"], "lengths": examples["lengths"]},
+            "inputs": inputs_of(examples),
             "targets": examples["label"],
             "present": examples["present"],
         }
@@ -61,9 +62,14 @@ class Classify:
             "count": present_B.sum(),
         }
 
+    def predict(self, model, params, x_BD, inputs) -> dict:
+        """The most probable "label" of each row, and its "probability"."""
+        probability_BC = jax.nn.softmax(model.readout(params, x_BD))
+        return {"label": probability_BC.argmax(-1), "probability": probability_BC.max(-1)}
+
     def outputs(self, model, params, x_BD, batch) -> dict:
         """What metrics() compares: the most probable label of each row and the right one."""
-        predicted_B = model.readout(params, x_BD).argmax(-1)
+        predicted_B = self.predict(model, params, x_BD, batch["inputs"])["label"]
         return {"predicted": predicted_B, "label": batch["targets"], "present": batch["present"]}
 
     def metrics(self, sums: dict[str, float], outputs, dataset) -> dict[str, float]:

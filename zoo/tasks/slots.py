@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo.errors import ConfigError
 from zoo.scores import accuracy, entity_scores, scheme_of, sentence_accuracy
+from zoo.tasks.inputs import inputs_of
 from zoo.tasks.tag import named, tag_accuracy
 
 
@@ -34,7 +35,7 @@ class Slots:
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, present} of examples with tokens, lengths, label, tags and present."""
         return {
-            "inputs": {"tokens": examples["tokens"], "lengths": examples["lengths"]},
+            "inputs": inputs_of(examples),
             "targets": {"label": examples["label"], "tags": examples["tags"]},
             "present": examples["present"],
         }
@@ -53,13 +54,23 @@ class Slots:
             "weight": present_B.sum(),
         }
 
+    def predict(self, model, params, x, inputs) -> dict:
+        """The most probable intent of each row, "label", its "probability", and the best "tags" [B, T]."""
+        read = model.readout(params, x)
+        probability_BC = jax.nn.softmax(read["intent"])
+        return {
+            "label": probability_BC.argmax(-1),
+            "probability": probability_BC.max(-1),
+            "tags": read["slots"].best(inputs["lengths"]),
+        }
+
     def outputs(self, model, params, x, batch) -> dict:
         """What metrics() compares: the most probable intents, the best slots, and the right ones."""
-        read, lengths_B = model.readout(params, x), batch["inputs"]["lengths"]
+        found = self.predict(model, params, x, batch["inputs"])
         return {
-            "intent": read["intent"].argmax(-1),
-            "predicted": read["slots"].best(lengths_B),
-            "lengths": lengths_B,
+            "intent": found["label"],
+            "predicted": found["tags"],
+            "lengths": batch["inputs"]["lengths"],
             "present": batch["present"],
             **batch["targets"],
         }

@@ -14,6 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from zoo.scores import accuracy, entity_scores, scheme_of
+from zoo.tasks.inputs import inputs_of
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class Tag:
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, present} of examples with tokens, lengths, tags and present."""
         return {
-            "inputs": {"tokens": examples["tokens"], "lengths": examples["lengths"]},
+            "inputs": inputs_of(examples),
             "targets": examples["tags"],
             "present": examples["present"],
         }
@@ -37,13 +38,16 @@ class Tag:
         nats_B = readout(x_BTD).nats(batch["targets"], lengths_B)
         return {"loss": (nats_B * present_B).sum(), "weight": (lengths_B * present_B).sum()}
 
+    def predict(self, model, params, x_BTD, inputs) -> dict:
+        """The best "tags" [B, T] of each row."""
+        return {"tags": model.readout(params, x_BTD).best(inputs["lengths"])}
+
     def outputs(self, model, params, x_BTD, batch) -> dict:
         """What metrics() compares: the best tags of each row and the right ones."""
-        lengths_B = batch["inputs"]["lengths"]
         return {
-            "predicted": model.readout(params, x_BTD).best(lengths_B),
+            "predicted": self.predict(model, params, x_BTD, batch["inputs"])["tags"],
             "tags": batch["targets"],
-            "lengths": lengths_B,
+            "lengths": batch["inputs"]["lengths"],
             "present": batch["present"],
         }
 

@@ -1,15 +1,20 @@
-"""eval: a run on its validation or test data."""
+"""eval: a run on its validation or test data, or on a file."""
 
 import time
 
+from zoo.errors import ConfigError
 from zoo.inference.evaluate import evaluate
 
 
 def report(options) -> dict:
     """A run's metrics."""
     started = time.monotonic()
-    found = evaluate(options.model, path=options.data, part=options.part, batch_size=options.batch_size)
+    if options.file and options.data:
+        raise ConfigError(f"a file ({options.file}) and --data={options.data}: give one of them")
+    settings = {"path": options.data, "part": options.part, "batch_size": options.batch_size}
+    found = evaluate(options.model, file=options.file, **settings)
     for name, value in found.items():
         print(f"{name:24} {value}")
     seconds = round(time.monotonic() - started, 1)
-    return {"model": options.model, "part": options.part, **found, "seconds": seconds}
+    what = {"file": options.file} if options.file else {"part": options.part}
+    return {"model": options.model, **what, **found, "seconds": seconds}

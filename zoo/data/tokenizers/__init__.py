@@ -78,9 +78,7 @@ def check_settings(cfg) -> None:
             "tokenizer to word"
         )
     if cfg.tokenizer in ("bpe", "wordpiece") and not cfg.vocab_path:
-        raise ConfigError(
-            f"tokenizer={cfg.tokenizer} needs vocab_path, the folder that holds its vocabulary"
-        )
+        raise ConfigError(f"tokenizer={cfg.tokenizer} needs vocab_path, the folder that holds its vocabulary")
     if cfg.tokenizer in ("byte", "char") and cfg.vocab_path:
         raise ConfigError(
             f"vocab_path={cfg.vocab_path} is not read by tokenizer={cfg.tokenizer}; "

@@ -9,10 +9,10 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zoo.data.examples.record import INPUTS, OPTIONAL, Record, make_record
+from zoo.data.examples.records.columns import find_columns, is_input_name
+from zoo.data.examples.records.lines import read_lines
 from zoo.data.files import read_text
-from zoo.data.record import INPUTS, KINDS, OPTIONAL, Record, make_record
-from zoo.data.records.columns import find_columns, is_input_name
-from zoo.data.records.lines import read_lines
 from zoo.errors import DataError
 
 INDEX = frozenset({"index", "id"})  # names that no text has alone
@@ -20,13 +20,13 @@ INDEX = frozenset({"index", "id"})  # names that no text has alone
 Row = tuple[int, list[str]]  # the line on which it begins, its cells
 
 
-def read_tsv(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def read_tsv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a table whose columns are parted by tabs."""
     rows = [(number, line.split("\t")) for number, line in enumerate(read_lines(path), start=1)]
-    return _records([(number, cells) for number, cells in rows if cells != [""]], path, kind, columns)
+    return _records([(number, cells) for number, cells in rows if cells != [""]], path, wanted, columns)
 
 
-def read_csv(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def read_csv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a table whose columns are parted by commas, quoted where they hold commas or lines."""
     reader = csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), strict=True)
     rows, line = [], 1
@@ -39,14 +39,16 @@ def read_csv(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
         raise DataError(
             f"{path}:{line}: not CSV ({error}); mend the quotation marks, or give .tsv or .jsonl"
         ) from None
-    return _records(rows, path, kind, columns)
+    return _records(rows, path, wanted, columns)
 
 
-def _records(rows: Sequence[Row], path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def _records(
+    rows: Sequence[Row], path: Path, wanted: Sequence[str], columns: Mapping[str, str]
+) -> list[Record]:
     if not rows:
         return []
     number, first = rows[0]
-    places, has_header = _locate(first, kind, columns, f"{path}:{number}")
+    places, has_header = _locate(first, wanted, columns, f"{path}:{number}")
     least = max(places.values()) + 1
     records = []
     for number, cells in rows[has_header:]:
@@ -62,7 +64,7 @@ def _records(rows: Sequence[Row], path: Path, kind: str, columns: Mapping[str, s
 
 
 def _locate(
-    first: list[str], kind: str, columns: Mapping[str, str], where: str
+    first: list[str], wanted: Sequence[str], columns: Mapping[str, str], where: str
 ) -> tuple[dict[str, int], bool]:
     """{field: column}, and whether the first row is a header.
 
@@ -71,15 +73,15 @@ def _locate(
     and dev have none.)
     """
     numbers = {field: int(name) for field, name in columns.items() if name.isdecimal()}
-    inputs = {i for i, name in enumerate(first) if is_input_name(name, kind)}
+    inputs = {i for i, name in enumerate(first) if is_input_name(name, wanted)}
     has_index = any(name.strip().lower() in INDEX for name in first)
     if not columns or len(numbers) < len(columns):
         names = dict(columns)
     elif inputs and (has_index or any(numbers.get(field) in inputs for field in INPUTS)):
-        find_columns(first, kind, {}, where)  # raises Unlabelled where only inputs are named
+        find_columns(first, wanted, {}, where)  # raises Unlabelled where only inputs are named
         names = dict(columns)
     else:
-        missing = [field for field in KINDS[kind] if field not in numbers and field not in OPTIONAL]
+        missing = [field for field in wanted if field not in numbers and field not in OPTIONAL]
         if missing:
             raise DataError(
                 f"{where}: columns has a number for {', '.join(numbers)} and none for {missing[0]}; "
@@ -92,7 +94,7 @@ def _locate(
                 f"{where}: columns {field}={number}, and the last of the header is {len(first) - 1}"
             )
         names[field] = first[number]
-    found = find_columns(first, kind, names, where)
+    found = find_columns(first, wanted, names, where)
     return {field: first.index(name) for field, name in found.items()} | numbers, True
 
 

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from zoo.data.encoding import WRAPS
-from zoo.data.record import KINDS
+from zoo.data.examples.encoding import WRAPS
+from zoo.data.examples.record import KINDS
 from zoo.data.tokenizers import TOKENIZERS, check_settings
 from zoo.errors import ConfigError, nearest
 
@@ -78,6 +78,11 @@ class ExamplesConfig:
                 "set tokenizer=word"
             )
         check_settings(self)
+
+    @property
+    def named_columns(self) -> dict[str, str]:
+        """{field: column}."""
+        return dict(column.split("=", 1) for column in self.columns)
 
     @property
     def length(self) -> int:

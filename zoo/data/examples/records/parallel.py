@@ -9,9 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from zoo.data.examples.record import KINDS, Record, make_record
+from zoo.data.examples.records.lines import read_lines
 from zoo.data.files import find
-from zoo.data.record import KINDS, Record, make_record
-from zoo.data.records.lines import read_lines
 from zoo.errors import DataError
 
 SLOT_FILES = {"words": "seq.in", "tags": "seq.out", "label": "label"}  # of Goo et al. 2018

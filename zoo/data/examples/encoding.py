@@ -17,10 +17,11 @@ from typing import cast
 
 import numpy as np
 
-from zoo.data import labels, tokens
+from zoo.data import tokens
+from zoo.data.examples import labels
+from zoo.data.examples.padded import Pairs, Ragged, Sequences
+from zoo.data.examples.record import Record
 from zoo.data.files import Document
-from zoo.data.padded import Pairs, Ragged, Sequences
-from zoo.data.record import Record
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import DataError
@@ -52,7 +53,7 @@ def needs_marks(records: Sequence[Record], wrap: str) -> bool:
 def encode_texts(
     records: Sequence[Record], tokenizer: Tokenizer, known: Sequence[str], *, wrap: str, max_length: int
 ) -> Sequences:
-    """tokens and label of records of the kind classify."""
+    """tokens of records of the kind classify, and the label of those that have one."""
     before, behind, end = _marks(tokenizer, wrap)
     firsts = encode_all(records, "text", tokenizer)
     with_pair = [record for record in records if "text_pair" in record.fields]
@@ -64,7 +65,7 @@ def encode_texts(
         is_cut.append(len(first) + len(second) > room)
         keep = _shares(len(first), len(second), room)
         rows.append(np.array([*before, *first[: keep[0]], *second[: keep[1]], *behind], np.int32))
-    return Sequences(Ragged.of(rows), {}, {"label": _labels(records, known)}, np.array(is_cut, bool))
+    return Sequences(Ragged.of(rows), {}, _labels(records, known), np.array(is_cut, bool))
 
 
 def encode_words(
@@ -75,15 +76,18 @@ def encode_words(
     *,
     max_length: int,
 ) -> Sequences:
-    """tokens and tags of records of the kinds tag and slots, and the label of those that have one."""
-    rows, tags = [], []
-    for record in records:
-        rows.append(tokenizer.encode_words(cast(Words, record.fields["words"])))
-        tags.append(labels.numbers(cast(Words, record.fields["tags"]), known_tags, record.where, "tag"))
+    """tokens of records of the kinds tag and slots, and the tags and the label of those that have them."""
+    rows = [tokenizer.encode_words(cast(Words, record.fields["words"])) for record in records]
     is_cut_N = np.array([len(row) > max_length for row in rows], bool)
-    label = {"label": _labels(records, known_labels)} if known_labels else {}
-    tokens, per_token = (Ragged.of([each[:max_length] for each in column]) for column in (rows, tags))
-    return Sequences(tokens, {"tags": per_token}, label, is_cut_N)
+    tokens = Ragged.of([row[:max_length] for row in rows])
+    per_token = {}
+    if "tags" in records[0].fields:
+        tags = [
+            labels.numbers(cast(Words, record.fields["tags"]), known_tags, record.where, "tag")
+            for record in records
+        ]
+        per_token["tags"] = Ragged.of([row[:max_length] for row in tags])
+    return Sequences(tokens, per_token, _labels(records, known_labels), is_cut_N)
 
 
 def encode_pairs(
@@ -117,9 +121,12 @@ def encode_all(records: Sequence[Record], field: str, tokenizer: Tokenizer) -> l
     return found
 
 
-def _labels(records: Sequence[Record], known: Sequence[str]) -> np.ndarray:
+def _labels(records: Sequence[Record], known: Sequence[str]) -> dict[str, np.ndarray]:
+    """label int32 [N], where the records have one."""
+    if "label" not in records[0].fields:
+        return {}
     each = [labels.numbers([cast(str, record.fields["label"])], known, record.where) for record in records]
-    return np.concatenate([*each, np.empty(0, np.int32)])
+    return {"label": np.concatenate(each)}
 
 
 def _marks(tokenizer: Tokenizer, wrap: str) -> tuple[list[int], list[int], list[int]]:

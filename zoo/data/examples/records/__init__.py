@@ -1,4 +1,5 @@
-"""Labelled examples from files: `read_records(path, kind, columns, valid_fraction)`.
+"""Examples from files: `read_records(path, kind, columns, valid_fraction)` for a run's data,
+`read_file(path, kind, columns)` for one file of it, `read_inputs` for one without the answers.
 
     kind        one file                        a folder
     classify    .tsv .csv .jsonl                train.tsv, dev.tsv, test.tsv, ...
@@ -15,31 +16,32 @@ stands, where the file's own names do not say it (columns.py):
 """
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
+from zoo.data.examples.record import INPUTS, KINDS, Field, Parts, Record, check_kind, make_record, split
+from zoo.data.examples.records.columns import Unlabelled
+from zoo.data.examples.records.conll import read_conll
+from zoo.data.examples.records.json_lines import read_json_lines
+from zoo.data.examples.records.lines import read_lines
+from zoo.data.examples.records.parallel import read_parallel, read_slots
+from zoo.data.examples.records.parts import find_files, find_folders, find_parallel
+from zoo.data.examples.records.scan import read_scan
+from zoo.data.examples.records.tables import read_csv, read_tsv
 from zoo.data.files import kind as extension
-from zoo.data.record import KINDS, Parts, Record, check_kind, split
-from zoo.data.records.columns import Unlabelled
-from zoo.data.records.conll import read_conll
-from zoo.data.records.json_lines import read_json_lines
-from zoo.data.records.parallel import read_parallel, read_slots
-from zoo.data.records.parts import find_files, find_folders, find_parallel
-from zoo.data.records.scan import read_scan
-from zoo.data.records.tables import read_csv, read_tsv
 from zoo.errors import DataError, nearest
 
-__all__ = ["KINDS", "Record", "read_records"]
+__all__ = ["KINDS", "Record", "read_file", "read_inputs", "read_records"]
 
 Columns = Mapping[str, str]
-Reader = Callable[[Path, str, Columns], list[Record]]
+Reader = Callable[[Path, Sequence[str], Columns], list[Record]]
 
 TABLES: dict[str, Reader] = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_json_lines}
-CONLL = ".conll .bmes .bio .bioes .iob .iob2 .tsv .txt".split()
+TAGGED = ".conll .bmes .bio .bioes .iob .iob2 .tsv".split()
 READERS: dict[str, dict[str, Reader]] = {
     "classify": TABLES,
-    "tag": {**dict.fromkeys(CONLL, read_conll), ".jsonl": read_json_lines},
+    "tag": {**dict.fromkeys([*TAGGED, ".txt"], read_conll), ".jsonl": read_json_lines},
     "slots": {".jsonl": read_json_lines},
     "pairs": TABLES | {".txt": read_scan},
 }
@@ -112,7 +114,35 @@ def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
     if reader is None:
         known = " ".join(READERS[kind])
         raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz, or a folder")
-    return reader(path, kind, columns)
+    return reader(path, KINDS[kind], columns)
+
+
+def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
+    """The records of one file without what is to be predicted, which may be missing.
+
+    Tables and .jsonl have names for their columns, as with labels; .conll and the like have a word first in
+    each line. Any other text has a record per line: a text (a tab before its second one), words between
+    blanks, a source.
+    """
+    wanted = tuple(field for field in KINDS[kind] if field in INPUTS)
+    columns = {field: name for field, name in columns.items() if field in INPUTS}
+    if kind in ("tag", "slots") and extension(path) in TAGGED:
+        sentences = read_conll(path, KINDS["tag"], columns)
+        return [make_record({"words": each.fields["words"]}, each.where) for each in sentences]
+    if extension(path) in TABLES:
+        return TABLES[extension(path)](path, wanted, columns)
+    lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
+    return [make_record(_fields_of(line, wanted), f"{path}:{number}") for number, line in lines]
+
+
+def _fields_of(line: str, wanted: Sequence[str]) -> dict[str, Field]:
+    """The input that a line of text is."""
+    if "words" in wanted:
+        return {"words": tuple(line.split())}
+    first, tab, second = line.partition("\t")
+    if "text_pair" in wanted and tab:
+        return {"text": first, "text_pair": second}
+    return {wanted[0]: line}
 
 
 def _expected(folder: Path, kind: str) -> str:

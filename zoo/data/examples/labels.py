@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.data.record import Parts, Record
+from zoo.data.examples.record import Parts, Record
 from zoo.errors import DataError, nearest
 
 FILE = "labels.json"

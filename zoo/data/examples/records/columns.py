@@ -5,7 +5,7 @@ Names that are in use are known (below, any case); whatever is called otherwise 
 
 from collections.abc import Mapping, Sequence
 
-from zoo.data.record import INPUTS, KINDS, OPTIONAL
+from zoo.data.examples.record import INPUTS, OPTIONAL
 from zoo.errors import DataError, nearest
 
 # Fields that are named together, and what they are called. The first row that a file has whole counts, else
@@ -53,8 +53,10 @@ class Unlabelled(DataError):
     """A file that has the input and not what is to be predicted, as a published test part often does."""
 
 
-def find_columns(names: Sequence[str], kind: str, columns: Mapping[str, str], where: str) -> dict[str, str]:
-    """{field: name} for the fields of `kind`: as `columns` says, else by the names in use.
+def find_columns(
+    names: Sequence[str], wanted: Sequence[str], columns: Mapping[str, str], where: str
+) -> dict[str, str]:
+    """{field: name} for the fields that are wanted: as `columns` says, else by the names in use.
 
     Fields that belong together are named together: who names `text` alone means a single text. Raises
     DataError where `columns` is mistaken or a field is not found, Unlabelled where all but the answer is.
@@ -69,13 +71,14 @@ def find_columns(names: Sequence[str], kind: str, columns: Mapping[str, str], wh
             )
         found[field] = known[name.strip().lower()]
     for fields, conventions in NAMES.items():
-        if not set(fields) <= set(KINDS[kind]) or columns.keys() & set(fields):
+        if not set(fields) & set(wanted) or columns.keys() & set(fields):
             continue
         whole = [row for row in conventions if known.keys() >= set(row)]
         begun = [row[:1] for row in conventions if row[0] in known]
         for row in (whole + begun)[:1]:
-            found |= {field: known[name] for field, name in zip(fields, row, strict=False)}
-    missing = [field for field in KINDS[kind] if field not in found and field not in OPTIONAL]
+            named = zip(fields, row, strict=False)
+            found |= {field: known[name] for field, name in named if field in wanted}
+    missing = [field for field in wanted if field not in found and field not in OPTIONAL]
     if missing:
         kind_of_error = DataError if set(missing) & INPUTS else Unlabelled
         raise kind_of_error(
@@ -85,12 +88,12 @@ def find_columns(names: Sequence[str], kind: str, columns: Mapping[str, str], wh
     return found
 
 
-def is_input_name(name: str, kind: str) -> bool:
+def is_input_name(name: str, wanted: Sequence[str]) -> bool:
     """Whether a text, a source, ... goes by this name."""
     return any(
         name.strip().lower() == row[i]
         for fields, conventions in NAMES.items()
-        if set(fields) <= set(KINDS[kind])
+        if set(fields) & set(wanted)
         for row in conventions
         for i, field in enumerate(fields[: len(row)])
         if field in INPUTS

@@ -24,9 +24,9 @@ import numpy as np
 from zoo.data import stdlib
 from zoo.data.cache import Arrays, cached
 from zoo.data.corpus import part_digest, split_by_hash
+from zoo.data.examples.lexer import statements
+from zoo.data.examples.record import Parts, Record, check_kind, make_record
 from zoo.data.files import Document
-from zoo.data.lexer import statements
-from zoo.data.record import Parts, Record, check_kind, make_record
 from zoo.errors import DataError
 
 FORMAT = 1  # of what is cached; raise it when the same sources come to mean other records

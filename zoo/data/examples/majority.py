@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import cast
 
-from zoo.data.record import Record
+from zoo.data.examples.record import Record
 
 Words = tuple[str, ...]
 

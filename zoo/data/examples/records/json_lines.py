@@ -5,19 +5,19 @@ references. A label may be a whole number or true or false, and is then called t
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zoo.data.examples.record import Field, Record, make_record
+from zoo.data.examples.records.columns import find_columns
+from zoo.data.examples.records.lines import read_lines
 from zoo.data.files import json_object
-from zoo.data.record import Field, Record, make_record
-from zoo.data.records.columns import find_columns
-from zoo.data.records.lines import read_lines
 from zoo.errors import DataError
 
 LISTS = ("words", "tags")
 
 
-def read_json_lines(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def read_json_lines(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a file of JSON objects; blank lines are passed over. The first names the keys of all."""
     records = []
     keys: dict[str, str] = {}
@@ -26,7 +26,7 @@ def read_json_lines(path: Path, kind: str, columns: Mapping[str, str]) -> list[R
             continue
         where = f"{path}:{number}"
         value = json_object(line, where, "each line is an object, {...}")
-        keys = keys or find_columns(list(value), kind, columns, where)
+        keys = keys or find_columns(list(value), wanted, columns, where)
         fields: dict[str, Field] = {}
         for field, key in keys.items():
             if key not in value:

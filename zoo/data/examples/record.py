@@ -7,7 +7,7 @@
     pairs       source, target, [references]
 
 Words and tags are tuples of equal length; references, where a source has several targets, is the tuple of
-all of them and target is its first. No field is empty.
+all of them and target is its first. No field is empty. A record that is to be predicted has its inputs alone.
 """
 
 import hashlib
@@ -62,7 +62,7 @@ def make_record(fields: dict[str, Field], where: str) -> Record:
             raise DataError(f"{where}: there are no {name}; write them, or remove the record")
         if not all(item.strip(BLANKS) for item in value if isinstance(value, tuple)):
             raise DataError(f"{where}: one of the {name} is empty; write it, or remove the record")
-    if "words" in fields and len(fields["words"]) != len(fields["tags"]):
+    if "tags" in fields and len(fields["words"]) != len(fields["tags"]):
         raise DataError(
             f"{where}: {len(fields['words'])} words and {len(fields['tags'])} tags; give each word one tag"
         )

@@ -1,13 +1,5 @@
 """Labelled examples as batches: texts to classify, sentences to tag, pairs to translate or summarise.
 
-    examples_config.py  the settings
-    record.py           what an example is; records/ reads them from files, stdlib_records.py makes them
-    labels.py           names of classes and tags
-    encoding.py         records as numbers
-    padded.py           one example in a row
-    buckets.py          which rows share a batch, and its shape
-    majority.py         what guessing scores
-
 What is longer than max_length: a text to classify is cut. A pair is left out of training, as half a
 sentence is no translation of a whole one, and cut where it is evaluated. A tagged sentence is cut in
 training; in evaluation it is an error, as the words cut off would be counted neither right nor wrong.
@@ -16,23 +8,23 @@ training; in evaluation it is an error, as the words cut off would be counted ne
 import hashlib
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
-from zoo.data import labels, stdlib
-from zoo.data.buckets import Batches, Buckets
-from zoo.data.encoding import encode_pairs, encode_texts, encode_words
-from zoo.data.examples_config import ExamplesConfig
-from zoo.data.majority import guess_scores
-from zoo.data.padded import Pairs, Sequences
-from zoo.data.record import Parts, Record
-from zoo.data.records import read_records
-from zoo.data.stdlib_records import stdlib_records
+from zoo.data import stdlib
+from zoo.data.examples import labels
+from zoo.data.examples.buckets import Buckets
+from zoo.data.examples.config import ExamplesConfig
+from zoo.data.examples.majority import guess_scores
+from zoo.data.examples.one_pass import Layout, OnePass, check_whole, encode, one_pass
+from zoo.data.examples.padded import Pairs
+from zoo.data.examples.record import Parts
+from zoo.data.examples.records import read_file, read_records
+from zoo.data.examples.stdlib_records import stdlib_records
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.vocabulary import make_example_tokenizer
@@ -40,26 +32,20 @@ from zoo.errors import DataError
 
 log = logging.getLogger("zoo.data")
 
-Layout = Sequences | Pairs
+Names = Mapping[str, Sequence[str]]
+"""The "labels" and "tags" of a run."""
 
 
 @dataclass(frozen=True)
-class ExampleSet:
+class ExampleSet(OnePass):
     """Training batches without end and one pass over the part that is evaluated."""
 
-    cfg: ExamplesConfig
     seed: int
     parts: Parts
     """The records of every part."""
-    tokenizer: Tokenizer
-    labels: tuple[str, ...]
-    """The names of the classes, in the order of their numbers; none where there are no classes."""
-    tags: tuple[str, ...]
-    """The names of the tags."""
     train: Layout
-    valid: Layout
     evaluate: str
-    """The part that `valid` holds: "valid", "test" or another of `parts`."""
+    """The part that is evaluated: "valid", "test" or another of `parts`."""
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """The examples `rows`, some of range(batch_size), of a step: a function of seed, step and row alone.
@@ -69,27 +55,10 @@ class ExampleSet:
         epoch, step = divmod(step, self.steps_per_epoch)
         return self._rows(self.train, self._epochs(epoch), step, rows)
 
-    def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
-        """The same of the i-th evaluation batch; `present` is 0 in rows that only fill up the last one."""
-        return self._rows(self.valid, self._evaluation, i, rows)
-
-    def _rows(self, layout: Layout, batches: Batches, i: int, rows: range) -> dict[str, np.ndarray]:
-        return layout.rows(batches.numbers_MB[i][list(rows)], batches.shapes_MK[i])
-
     @property
     def steps_per_epoch(self) -> int:
         """Steps in which every training example is seen once, but for fewer than batch_size of them."""
         return self._training.steps_per_epoch
-
-    @property
-    def num_eval_batches(self) -> int:
-        """How many batches hold the whole part, every example exactly once."""
-        return len(self._evaluation.numbers_MB)
-
-    @property
-    def records(self) -> tuple[Record, ...]:
-        """The records that are evaluated; `index` of a batch of pairs counts them from 0."""
-        return self.parts[self.evaluate]
 
     @cached_property
     def _training(self) -> Buckets:
@@ -99,17 +68,6 @@ class ExampleSet:
     def _epochs(self):
         """epoch -> its batches; two are kept, as batches are read ahead across the end of one."""
         return lru_cache(maxsize=2)(lambda epoch: self._training.epoch(self.seed, epoch))
-
-    @cached_property
-    def _evaluation(self) -> Batches:
-        return self._buckets(self.valid, np.arange(len(self.valid.is_cut_N))).once()
-
-    def _buckets(self, layout: Layout, numbers_N: np.ndarray) -> Buckets:
-        limits = (self.cfg.max_length, self.cfg.max_target_length)
-        lengths_NK = layout.lengths_NK[numbers_N]
-        return Buckets(
-            numbers_N, lengths_NK, limits[: lengths_NK.shape[1]], self.cfg.bucket, self.cfg.batch_size
-        )
 
     @cached_property
     def digest(self) -> str:
@@ -125,11 +83,6 @@ class ExampleSet:
             for record in records:
                 digest.update(json.dumps(sorted(record.fields.items())).encode() + b"\n")
         return digest.hexdigest()
-
-    @property
-    def carried_rows(self) -> int:
-        """Rows that go on from step to step: none, every batch stands alone."""
-        return 0
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -157,11 +110,11 @@ class ExampleSet:
         fate = "left out" if self.cfg.kind == "pairs" else "cut"
         found = [
             f"{layout.is_cut_N.sum():,} of {part} too long and {what}"
-            for part, layout, what in (("train", self.train, fate), (self.evaluate, self.valid, "cut"))
+            for part, layout, what in (("train", self.train, fate), (self.evaluate, self.layout, "cut"))
             if layout.is_cut_N.any()
         ]
         if isinstance(self.tokenizer, WordTokenizer):
-            rows_N = self.valid.having(self.tokenizer.unk)
+            rows_N = self.layout.having(self.tokenizer.unk)
             if rows_N.any():
                 found.append(f"{rows_N.sum():,} of {self.evaluate} with an unknown word")
         return found
@@ -185,8 +138,7 @@ def load_examples(cfg: ExamplesConfig, seed: int, evaluate: str = "valid") -> Ex
     """Reads, divides and encodes the records that `cfg` names."""
     if not cfg.path:
         return make_examples(stdlib_records(cfg.kind, cfg.valid_fraction), cfg, seed, evaluate)
-    columns = dict(column.split("=", 1) for column in cfg.columns)
-    parts = read_records(cfg.path, cfg.kind, columns, cfg.valid_fraction)
+    parts = read_records(cfg.path, cfg.kind, cfg.named_columns, cfg.valid_fraction)
     return make_examples(parts, cfg, seed, evaluate)
 
 
@@ -197,10 +149,12 @@ def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = 
         raise DataError(f"{source}: has no {evaluate} part, only {', '.join(parts)}; choose one of these")
     tokenizer = make_example_tokenizer(cfg, parts, source)
     classes, tags = labels.names_of(parts, source)
-    train, valid = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))
-    if tags:
-        check_whole(parts, cfg.max_length)
-    dataset = ExampleSet(cfg, seed, parts, tokenizer, classes, tags, train, valid, evaluate)
+    train, evaluated = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))
+    for part in sorted(parts.keys() - {"train"}):
+        check_whole(parts[part], cfg)
+    dataset = ExampleSet(
+        *(cfg, tokenizer, classes, tags, parts[evaluate], evaluated), seed, parts, train, evaluate
+    )
     if not dataset.steps_per_epoch:
         raise DataError(
             f"{source}: {len(trained(train)):,} training examples do not fill a batch of {cfg.batch_size}; "
@@ -211,33 +165,9 @@ def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = 
     return dataset
 
 
-def encode(
-    records: Sequence[Record],
-    tokenizer: Tokenizer,
-    classes: Sequence[str],
-    tags: Sequence[str],
-    cfg: ExamplesConfig,
-) -> Layout:
-    """The layout of records of the configuration's kind."""
-    if cfg.kind == "classify":
-        return encode_texts(records, tokenizer, classes, wrap=cfg.wrap, max_length=cfg.max_length)
-    if cfg.kind == "pairs":
-        return encode_pairs(
-            *(records, tokenizer),
-            wrap=cfg.wrap,
-            max_length=cfg.max_length,
-            max_target_length=cfg.max_target_length,
-        )
-    words = cast(WordTokenizer, tokenizer)  # the configuration allows no other for these kinds
-    return encode_words(records, words, tags, classes, max_length=cfg.max_length)
-
-
-def check_whole(parts: Parts, max_length: int) -> None:
-    """DataError where a tagged sentence that can be evaluated is longer than a row."""
-    for part in sorted(parts.keys() - {"train"}):
-        longest = max(parts[part], key=lambda record: len(record.fields["words"]))
-        if (size := len(longest.fields["words"])) > max_length:
-            raise DataError(
-                f"{longest.where}: {size} words, more than max_length={max_length}, and in the {part} part "
-                f"every word counts; set max_length to {size} or more"
-            )
+def load_example_file(cfg: ExamplesConfig, path: Path, tokenizer: Tokenizer, names: Names) -> OnePass:
+    """One labelled file, to be evaluated by a run with this configuration, tokenizer and names."""
+    records = read_file(path, cfg.kind, cfg.named_columns)
+    if not records:
+        raise DataError(f"{path}: has no record; give a file with some")
+    return one_pass(records, tokenizer, names["labels"], names["tags"], cfg)

@@ -8,17 +8,17 @@ by tabs in a line that has one, else by blanks: no other white space parts, as i
 `-DOCSTART-` lines are passed over. A "#" begins a word like any other: tweets are full of them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from zoo.data.record import Record, make_record
-from zoo.data.records.lines import read_lines
+from zoo.data.examples.record import Record, make_record
+from zoo.data.examples.records.lines import read_lines
 from zoo.errors import DataError
 
 FIRST_AND_LAST = {"words": "0", "tags": "-1"}
 
 
-def read_conll(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def read_conll(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """A record of words and tags per sentence."""
     places = {}
     for field, number in (FIRST_AND_LAST | dict(columns)).items():

@@ -4,17 +4,17 @@ IN: turn left after jump twice OUT: I_JUMP I_JUMP I_TURN_LEFT
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zoo.data.record import Record, make_record
-from zoo.data.records.lines import read_lines
+from zoo.data.examples.record import Record, make_record
+from zoo.data.examples.records.lines import read_lines
 from zoo.errors import DataError
 
 PAIR = re.compile(r"\s*IN:(?P<source>.*?)\bOUT:(?P<target>.*)")
 
 
-def read_scan(path: Path, kind: str, columns: Mapping[str, str]) -> list[Record]:
+def read_scan(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a file of such lines; blank lines are passed over."""
     records = []
     for number, line in enumerate(read_lines(path), start=1):
