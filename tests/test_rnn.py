@@ -83,6 +83,13 @@ def test_the_last_layer_of_a_tied_model_is_as_wide_as_its_table():
 # --- first values ---------------------------------------------------------------------------------
 
 
+def test_the_table_can_begin_wider_than_the_rest():
+    config = dataclasses.replace(TINY, vocab_size=256, d_model=32, d_state=32, table_scale=0.3)
+    params = zoo.create(config).init(jax.random.key(0))
+    assert 0.29 < np.abs(params["tokens"]["table"]).max() <= 0.3
+    assert np.abs(params["stack"]["layer0"]["w"]).max() <= (config.init_scale or 32**-0.5)
+
+
 @pytest.mark.parametrize("init_scale, bound", [(0.1, 0.1), (0.0, 32**-0.5)])
 def test_first_values_are_spread_evenly_over_the_published_interval(init_scale, bound):
     config = dataclasses.replace(TINY, vocab_size=128, d_model=32, d_state=32, init_scale=init_scale)
@@ -371,6 +378,7 @@ def test_nothing_is_dropped_in_evaluation():
         ({"d_projection": -1}, ["d_projection=-1", "negative"]),
         ({"init_scale": -0.1}, ["init_scale=-0.1", "negative"]),
         ({"init_scale": math.nan}, ["init_scale=nan"]),
+        ({"table_scale": -1.0}, ["table_scale=-1.0", "negative"]),
         ({"forget_bias": math.nan}, ["forget_bias=nan"]),
         ({"dropout_rate": 1.0}, ["dropout_rate=1.0", "less than 1"]),
         ({"dropout_rate": math.nan}, ["dropout_rate=nan"]),

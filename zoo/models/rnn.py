@@ -47,7 +47,7 @@ class RNN(nn.Module):
     def setup(self):
         cfg = self.config
         init = starts(cfg)
-        self.tokens = Embed("V", cfg.dims, init)
+        self.tokens = Embed("V", cfg.dims, uniform(cfg.table_scale) if cfg.table_scale else init)
         self.stack = Stack(cfg)
         if not cfg.tied:
             self.words = Embed("V", {"V": cfg.vocab_size, "E": cfg.d_features}, init, width="E")

@@ -73,6 +73,8 @@ class RNNConfig:
     """each: every position has its own draw; once: all positions of a row share one (variational)."""
     init_scale: float = 0.05
     """Parameters begin evenly spread over -init_scale to init_scale; 0: 1 / sqrt(d_state), as torch."""
+    table_scale: float = 0.0
+    """The same of the table of word vectors (larger in Flax's SST-2 example); 0: as all others."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of activations; parameters are float32, an LSTM's cell and logits at least that."""
     unroll: int = 1
@@ -82,7 +84,7 @@ class RNNConfig:
         for field in ("num_layers", "d_model", "d_state", "unroll"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
-        for field in ("vocab_size", "d_projection", "init_scale"):
+        for field in ("vocab_size", "d_projection", "init_scale", "table_scale"):
             if not getattr(self, field) >= 0:
                 raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
         for field in ("dropout_rate", "word_dropout_rate", "embedding_dropout_rate", "weight_dropout_rate"):

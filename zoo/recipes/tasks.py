@@ -64,7 +64,8 @@ _SST2 = Recipe(
             d_model=300,
             d_state=256,
             word_dropout_rate=0.1,
-            init_scale=0.0,
+            init_scale=0.1,  # standard deviation 0.058: Flax's 1 / sqrt(300), and for the state 1 / sqrt(256)
+            table_scale=0.1732,  # standard deviation 0.1
         ),
         num_classes=0,
     ),
