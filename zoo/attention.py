@@ -36,6 +36,15 @@ class Sees:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class All(Sees):
+    """Everything."""
+
+    def mask_BTS(self, query_BT, key_BS):
+        return jnp.ones((1, query_BT.shape[1], key_BS.shape[1]), bool)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Causal(Sees):
     """Itself and what came before."""
 

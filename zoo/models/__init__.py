@@ -5,7 +5,8 @@ import fnmatch
 from typing import Any
 
 from zoo.errors import ConfigError, nearest
-from zoo.models import bilm, gpt, rnn, seq2seq_config, word_vectors
+from zoo.models import bert, bilm, gpt, rnn, seq2seq_config, word_vectors
+from zoo.models.bert import BERT, BERTConfig
 from zoo.models.bilm import BiLM, BiLMConfig
 from zoo.models.classifier import Classifier, ClassifierConfig
 from zoo.models.gpt import GPT, GPTConfig
@@ -20,6 +21,7 @@ from zoo.models.word_vectors import WordVectors, WordVectorsConfig
 MODELS: dict[type, Any] = {
     RNNConfig: RNN,
     GPTConfig: GPT,
+    BERTConfig: BERT,
     BiLMConfig: BiLM,
     ELMoConfig: ELMo,
     Seq2SeqConfig: Seq2Seq,
@@ -28,7 +30,14 @@ MODELS: dict[type, Any] = {
     TaggerConfig: Tagger,
     JointConfig: Joint,
 }
-SIZES: dict[str, Any] = {**rnn.SIZES, **seq2seq_config.SIZES, **bilm.SIZES, **word_vectors.SIZES, **gpt.SIZES}
+SIZES: dict[str, Any] = {
+    **rnn.SIZES,
+    **seq2seq_config.SIZES,
+    **bilm.SIZES,
+    **word_vectors.SIZES,
+    **bert.SIZES,
+    **gpt.SIZES,
+}
 
 
 def create(config) -> Model:

@@ -22,7 +22,10 @@ import numpy as np
 
 from zoo import sharding
 
-INPUTS = ("tokens", "positions", "segments", "lengths", "source", "source_lengths", "characters")
+INPUTS = (
+    *("tokens", "positions", "segments", "lengths", "token_types"),
+    *("source", "source_lengths", "characters"),
+)
 
 
 class FlopsPerToken(NamedTuple):
@@ -41,8 +44,8 @@ class Model:
     `inputs` of every function is an array of token ids [B, T], or a dict with "tokens" and optionally
     "positions" [B, T] (default 0, 1, 2, ...) and "segments" [B, T] (the document of each position of a
     packed row, from 1; 0 is padding), or "lengths" [B] (how many tokens of each row are there to be
-    read; the rest pads the row on the right). Models of pairs read "source" [B, S] and
-    "source_lengths" [B] too, models of spelling the "characters" [B, T, 50] of each token.
+    read; the rest pads the row on the right). BERT reads "token_types" [B, T] too (default 0), models of
+    pairs "source" [B, S] and "source_lengths" [B], models of spelling the "characters" [B, T, 50].
     """
 
     config: Any
