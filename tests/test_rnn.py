@@ -378,6 +378,7 @@ def test_nothing_is_dropped_in_evaluation():
         ({"d_projection": -1}, ["d_projection=-1", "negative"]),
         ({"init_scale": -0.1}, ["init_scale=-0.1", "negative"]),
         ({"init_scale": math.nan}, ["init_scale=nan"]),
+        ({"table_scale": math.inf}, ["table_scale=inf", "infinite"]),
         ({"table_scale": -1.0}, ["table_scale=-1.0", "negative"]),
         ({"forget_bias": math.nan}, ["forget_bias=nan"]),
         ({"dropout_rate": 1.0}, ["dropout_rate=1.0", "less than 1"]),

@@ -3,12 +3,14 @@
 import functools
 import gzip
 import json
+import shutil
 
 import pytest
 from test_train import refusal
 
 import train
 from zoo.__main__ import main
+from zoo.errors import DataError
 from zoo.inference.predict import predict
 
 SHORT = "--steps 6 --save-every 6 --eval-every 6 --log-every 3 --data.batch-size 8".split()
@@ -143,6 +145,58 @@ def test_predict_reads_plain_lines_and_says_the_same_of_each_alone(examples, run
             assert alone[name] == answer[name], name
 
 
+def test_predict_reads_conll_without_tags_and_keeps_what_is_no_blank(run, capsys, tmp_path):
+    """One word a line; U+3000 is a word of tagged Chinese texts, and a tab belongs to the text it is in."""
+    write(tmp_path / "new.conll", ["we1", "rome", "", "oslo"])
+    lines, _ = verb(capsys, "predict", run("tag"), tmp_path / "new.conll")
+    assert [json.loads(line)["words"] for line in lines] == [["we1", "rome"], ["oslo"]]
+    write(tmp_path / "new.txt", ["we1 \u3000 rome"])
+    (line,), _ = verb(capsys, "predict", run("tag"), tmp_path / "new.txt")
+    assert json.loads(line)["words"] == ["we1", "\u3000", "rome"]
+    write(tmp_path / "new.txt", ["a good\tone"])
+    (line,), _ = verb(capsys, "predict", run("classify"), tmp_path / "new.txt")
+    assert json.loads(line)["text"] == "a good\tone" and "text_pair" not in json.loads(line)
+
+
+@pytest.mark.parametrize(
+    ("kind", "example", "said"),
+    [
+        ("classify", {"text": "a", "foo": "b"}, "'foo' is no input"),
+        ("classify", {"text": "a", "label": "1"}, "'label' is no input"),
+        ("classify", {"text": 5}, "text is a int"),
+        ("classify", {}, "has no text"),
+        ("classify", "a fine film", "a str, not a dict"),
+        ("classify", {"text": "\ud800"}, "half of a surrogate pair"),
+        ("classify", {"text": " "}, "the text is empty"),
+        ("tag", {"words": "a b"}, "words is a str"),
+        ("tag", {"words": ["a", 3]}, "no text"),
+        ("tag", {"words": []}, "there are no words"),
+        ("pairs", {"text": "walk"}, "'text' is no input"),
+    ],
+)
+def test_an_example_that_is_none_is_refused_with_its_number(run, kind, example, said):
+    good = {"classify": {"text": "a"}, "tag": {"words": ["a"]}, "pairs": {"source": "walk"}}[kind]
+    with pytest.raises(DataError, match=said) as caught:
+        predict(run(kind), [good, example])
+    assert str(caught.value).startswith("example 2: ") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"labels": ["0"], "tags": []}', '{"labels": "01", "tags": []}', "["]
+)
+def test_damaged_names_are_one_line(examples, run, tmp_path, content):
+    folder = tmp_path / "run"
+    shutil.copytree(run("classify"), folder)
+    (folder / "labels.json").write_text(content)
+    with pytest.raises(DataError, match="labels.json"):
+        predict(folder, [{"text": "a"}])
+
+
+def test_a_text_that_is_cut_is_said(run, caplog):
+    predict(run("classify"), [{"text": "one " * 500}, {"text": "one"}])
+    assert "1 of 2 are too long and were cut" in caplog.text
+
+
 def test_predict_reads_a_table_that_has_no_labels(run, capsys, tmp_path):
     """GLUE's test parts: an index and a sentence."""
     write(tmp_path / "test.tsv", ["index\tsentence", "0\ta good one", "1\ta bad one"])
@@ -180,6 +234,10 @@ def refused(capsys, *argv):
         ("predict", "slots", "new.jsonl", ['{"words": []}'], "there are no words"),
         ("predict", "pairs", "new.jsonl", ['{"source": 3}'], '"source" is a JSON int'),
         ("predict", "pairs", "none.txt", None, "no such file"),
+        ("predict", "pairs", "new.txt", ["IN: walk OUT: W"], "new.txt:1: has a target behind OUT:"),
+        ("predict", "tag", "new.txt", ["we O", "rome B-city"], "every line ends with the name of a tag"),
+        ("predict", "classify", ".", None, "a folder; give one file of it"),
+        ("eval", "classify", "new.xyz", ["a"], "not a file of kind=classify"),
     ],
 )
 def test_a_bad_file_is_one_line(run, capsys, tmp_path, verb_name, kind, name, lines, said):

@@ -16,7 +16,7 @@ from zoo.checkpoint import named_leaves
 from zoo.errors import CheckpointError
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.rnn import RNNConfig
-from zoo.pretrained import load_start
+from zoo.pretrained import choices, load_start
 
 LSTM = (
     "lstm_stdlib --data.tokenizer word --data.vocab-size 0 --model.d-model 12 --model.d-state 16 "
@@ -81,13 +81,19 @@ def test_eval_of_a_file_is_that_of_the_same_text_as_a_part(text, lstm, capsys):
     _, part = verb(capsys, "eval", lstm, "--part", "test")
     _, file = verb(capsys, "eval", lstm, text / "test.txt")
     assert file["eval_loss"] == part["eval_loss"] and file["file"] == str(text / "test.txt")
-    assert main(["eval", str(lstm), str(text / "test.txt"), "--data", str(text)]) == 2
-    assert "give one of them" in capsys.readouterr().err
+    for option in (("--data", str(text)), ("--part", "test")):
+        assert main(["eval", str(lstm), str(text / "test.txt"), *option]) == 2
+        assert "give one of them" in capsys.readouterr().err
+    assert main(["eval", str(lstm), "--batch-size", "100000000"]) == 2
+    assert "batch_size=100000000 must be 1 to 65,536" in capsys.readouterr().err
 
 
 def test_predict_of_a_language_model_says_which_verbs_do(text, lstm, capsys):
     assert main(["predict", str(lstm), str(text / "test.txt")]) == 2
-    assert "CausalLM, predicts nothing of a text; `generate` and `score` do" in capsys.readouterr().err
+    assert (
+        "CausalLM, predicts nothing of a text; `python -m zoo` generate and score do"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
@@ -106,6 +112,8 @@ def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
         wanted = named_leaves(trained).get(name.removeprefix("encoder/"), before[name])
         np.testing.assert_array_equal(array, wanted, err_msg=name)
     assert any((after[name] != before[name]).any() for name in after)
+    elman = [f"elman_{name}" for name in ("tanh", "relu")]
+    assert choices(RNNConfig(cell=elman[0])) != choices(RNNConfig(cell=elman[1]))  # of equal shapes
     for other in ({"d_state": 17}, {"cell": "gru"}, {"num_layers": 3}):
         with pytest.raises(CheckpointError, match="another model"):
             started(**other)

@@ -137,6 +137,8 @@ def read_bytes(path: Path) -> bytes:
             raw = file.read(MAX_UNZIPPED + 1)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
+    except IsADirectoryError:
+        raise DataError(f"{path}: a folder; give one file of it") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
     except OSError as error:

@@ -22,6 +22,7 @@ they came (the source that a decoder looks at) are the same for all texts of a r
 """
 
 import functools
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -48,8 +49,10 @@ class Beam:
         if self.size < 1:
             raise ConfigError(f"size={self.size} must be at least 1")
         for field in ("length_offset", "min_new_tokens"):
-            if not getattr(self, field) >= 0:
-                raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ConfigError(f"{field}={getattr(self, field)} must be a number of at least 0")
+        if not math.isfinite(self.length_penalty):
+            raise ConfigError(f"length_penalty={self.length_penalty} must be a number")
 
     def divisor(self, length):
         """What the log-probability of a text of `length` words, its end counted, is divided by."""
@@ -95,8 +98,8 @@ def beam_search(
             f"a prompt of {T} tokens and {max_new_tokens} new ones are more than the model's context of "
             f"{context}; ask for {max(context - T, 0)} or shorten the prompt"
         )
-    if count > beam.size:
-        raise UserError(f"count={count} texts cannot come from a beam of size={beam.size}; widen it")
+    if not 1 <= count <= beam.size:
+        raise UserError(f"count={count} texts cannot come from a beam of size={beam.size}; ask for 1 to that")
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
     ends = end is not None

@@ -17,6 +17,8 @@ from zoo.pretrained import load_params
 from zoo.run import recipe_of
 from zoo.step import TrainStep
 
+MOST_ROWS = 1 << 16  # of a batch; more would fill the memory before anything is said
+
 
 def evaluate(
     folder: str | os.PathLike,
@@ -34,8 +36,8 @@ def evaluate(
     vocabulary than the run has, or lacks the part.
     """
     recipe = recipe_of(folder)
-    if batch_size < 0:
-        raise ConfigError(f"batch_size={batch_size} must be at least 1; 0 takes the run's")
+    if not 0 <= batch_size <= MOST_ROWS:
+        raise ConfigError(f"batch_size={batch_size} must be 1 to {MOST_ROWS:,}; 0 takes the run's")
     cfg = dataclasses.replace(recipe.data, batch_size=batch_size or recipe.data.batch_size)
     if file:
         dataset = data.load_file(cfg, file, folder)

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.data import ExamplesConfig
 from zoo.data.examples import labels
 from zoo.data.examples.one_pass import OnePass, one_pass
-from zoo.data.examples.record import KINDS, Record, make_record
+from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, make_record
 from zoo.errors import ConfigError, DataError
 from zoo.inference.translate import translate
 from zoo.pretrained import from_pretrained
@@ -29,29 +29,57 @@ def predict(folder: str | os.PathLike, examples: Sequence[Mapping]) -> list[dict
     or {"source"}. The answer is the same with "label" and "probability", "tags", both, or "target".
     Raises DataError for an empty text, another field, or a sentence that is longer than the run's rows.
     """
-    records = []
-    for number, example in enumerate(examples, 1):
-        fields = {name: tuple(x) if isinstance(x, list) else x for name, x in example.items()}
-        records.append(make_record(fields, f"example {number}"))
-    return predict_records(folder, records)
+    kind = kind_of(folder)
+    return predict_records(
+        folder, [record_of(example, kind, f"example {number}") for number, example in enumerate(examples, 1)]
+    )
+
+
+def kind_of(folder: str | os.PathLike) -> str:
+    """The kind of examples that the run in `folder` reads; ConfigError where it reads no examples."""
+    recipe = recipe_of(folder)
+    if isinstance(recipe.data, ExamplesConfig):
+        return recipe.data.kind
+    verbs = "generate and score do" if recipe.data.kind == "text" else "words does"
+    task = type(recipe.task).__name__
+    raise ConfigError(f"{folder}: its task, {task}, predicts nothing of a text; `python -m zoo` {verbs}")
+
+
+def record_of(example: Mapping, kind: str, where: str) -> Record:
+    """An example of Python objects as a record; DataError for what is no input of `kind`."""
+    known = {name: list if name == "words" else str for name in KINDS[kind] if name in INPUTS}
+    shape = "{" + ", ".join(f"{name!r}: {cls.__name__}" for name, cls in known.items()) + "}"
+    if not isinstance(example, Mapping):
+        raise DataError(f"{where}: a {type(example).__name__}, not a dict; give {shape}")
+    for name, value in example.items():
+        if name not in known:
+            raise DataError(f"{where}: {name!r} is no input of kind={kind}; give {shape}")
+        if not isinstance(value, list | tuple if known[name] is list else str):
+            raise DataError(f"{where}: {name} is a {type(value).__name__}; give {shape}")
+        texts = [value] if known[name] is str else value
+        if not all(isinstance(text, str) and is_unicode(text) for text in texts):
+            raise DataError(f"{where}: {name} holds what is no text, or half of a surrogate pair; replace it")
+    missing = [name for name in known if name not in example and name not in OPTIONAL]
+    if missing:
+        raise DataError(f"{where}: has no {missing[0]}; give {shape}")
+    return make_record({n: tuple(x) if known[n] is list else x for n, x in example.items()}, where)
+
+
+def is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> list[dict]:
     """The same of records, whose places in a file errors name."""
-    recipe = recipe_of(folder)
-    if not isinstance(recipe.data, ExamplesConfig):
-        task = type(recipe.task).__name__
-        raise ConfigError(
-            f"{folder}: its task, {task}, predicts nothing of a text; `generate` and `score` do"
-        )
-    needed = KINDS[recipe.data.kind][0]
-    for record in records:
-        if needed not in record.fields:
-            raise DataError(f"{record.where}: has no {needed}, which kind={recipe.data.kind} reads; give it")
+    kind, recipe = kind_of(folder), recipe_of(folder)
     if not records:
         return []
     model, params, tokenizer = from_pretrained(folder)
-    if recipe.data.kind == "pairs":
+    if kind == "pairs":
         found = translate(
             *(model, params, tokenizer, [str(record.fields["source"]) for record in records]),
             wrap=recipe.data.wrap,
@@ -60,6 +88,11 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
         )
         return [record.fields | {"target": target} for record, target in zip(records, found, strict=True)]
     names = labels.read(Path(folder))
+    labels.check_counts(names, recipe.model, folder)
+    if kind in ("tag", "slots") and all(record.fields["words"][-1] in names["tags"] for record in records):
+        raise DataError(
+            f"{records[0].where}: every line ends with the name of a tag; call such a file .conll"
+        )
     dataset = one_pass(records, tokenizer, names["labels"], names["tags"], recipe.data)
     return predictions(model, params, recipe.task, dataset)
 

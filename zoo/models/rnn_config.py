@@ -85,8 +85,8 @@ class RNNConfig:
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
         for field in ("vocab_size", "d_projection", "init_scale", "table_scale"):
-            if not getattr(self, field) >= 0:
-                raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
+            if not 0 <= getattr(self, field) < math.inf:
+                raise ConfigError(f"{field}={getattr(self, field)} must not be negative or infinite")
         for field in ("dropout_rate", "word_dropout_rate", "embedding_dropout_rate", "weight_dropout_rate"):
             if not 0.0 <= getattr(self, field) < 1.0:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least 0 and less than 1")

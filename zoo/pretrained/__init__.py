@@ -3,6 +3,7 @@
 model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
 """
 
+import dataclasses
 import os
 import sys
 from pathlib import Path
@@ -36,16 +37,25 @@ def load_start(folder: str | os.PathLike, model, params: dict, mesh, tokenizer) 
     """
     source = models.create(recipe_of(folder).model)
     path, specs, config = [], model.abstract(), model.config
-    while specs != source.abstract() and hasattr(config, "encoder"):
+    while hasattr(config, "encoder") and specs != source.abstract():
         config = config.encoder
         specs, path = specs["encoder"], [*path, "encoder"]
-        if type(config) is type(source.config) and is_part(specs, source.abstract()):
+        if choices(config) == choices(source.config) and is_part(specs, source.abstract()):
             break
     else:
         return load_params(folder, model, mesh, tokenizer)
     loaded = named_leaves(load_params(folder, source, mesh, tokenizer))
     part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
     return nested(named_leaves(params) | part)
+
+
+def choices(config) -> dict:
+    """What a configuration chooses by name, its class included: models of equal shapes whose choices differ
+    (tanh or ReLU) are different functions. Left out is what changes how, not what."""
+    chosen = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    how = ("dtype", "remat", "dropout_draws", "tied")  # a tied table is looked up like any other
+    named = {name: value for name, value in chosen.items() if isinstance(value, str) and name not in how}
+    return named | {"class": type(config)}
 
 
 def is_part(specs: dict, whole: dict) -> bool:
@@ -62,7 +72,8 @@ def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
         raise CheckpointError(
             f"{folder} was trained with another vocabulary: its tokens mean other words here"
         )
-    if models.create(recipe.model).abstract() != model.abstract():
+    source = models.create(recipe.model)
+    if source.abstract() != model.abstract() or choices(recipe.model) != choices(model.config):
         raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
     part = "average" if recipe.average_decay else "params"
     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:

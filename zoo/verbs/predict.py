@@ -3,20 +3,18 @@
 import json
 from pathlib import Path
 
-from zoo.data import ExamplesConfig
 from zoo.data.examples.records import read_inputs
 from zoo.errors import DataError
-from zoo.inference.predict import predict_records
+from zoo.inference.predict import kind_of, predict_records
 from zoo.run import recipe_of
 
 
 def predict(options) -> dict:
     """Prints a JSON object for each example: its fields, then the label, the tags or the target."""
-    cfg, records = recipe_of(options.model).data, []
-    if isinstance(cfg, ExamplesConfig):  # else predict_records says what does not fit
-        records = read_inputs(Path(options.file), cfg.kind, cfg.named_columns)
-        if not records:
-            raise DataError(f"{options.file}: has no example; give a file with some")
+    kind, cfg = kind_of(options.model), recipe_of(options.model).data
+    records = read_inputs(Path(options.file), kind, cfg.named_columns)
+    if not records:
+        raise DataError(f"{options.file}: has no example; give a file with some")
     found = predict_records(options.model, records)
     for answer in found:
         print(json.dumps(answer, ensure_ascii=False))

@@ -9,7 +9,7 @@ names of the marks are those of a vocabulary of words; other tokenizers have [CL
 text in both places.
 
 What is longer than it may be is cut (of two texts the longer one first; the marks stay, but a target that
-was cut has no end mark) and counted; examples.py says what then becomes of it.
+was cut has no end mark) and counted; example_set.py says what then becomes of it.
 """
 
 from collections.abc import Sequence
@@ -81,7 +81,7 @@ def encode_words(
     is_cut_N = np.array([len(row) > max_length for row in rows], bool)
     tokens = Ragged.of([row[:max_length] for row in rows])
     per_token = {}
-    if "tags" in records[0].fields:
+    if all("tags" in record.fields for record in records):
         tags = [
             labels.numbers(cast(Words, record.fields["tags"]), known_tags, record.where, "tag")
             for record in records
@@ -123,7 +123,7 @@ def encode_all(records: Sequence[Record], field: str, tokenizer: Tokenizer) -> l
 
 def _labels(records: Sequence[Record], known: Sequence[str]) -> dict[str, np.ndarray]:
     """label int32 [N], where the records have one."""
-    if "label" not in records[0].fields:
+    if not all("label" in record.fields for record in records):
         return {}
     each = [labels.numbers([cast(str, record.fields["label"])], known, record.where) for record in records]
     return {"label": np.concatenate(each)}

@@ -83,6 +83,8 @@ def read(folder: Path) -> dict[str, tuple[str, ...]]:
     """The names that a run was trained with, {"labels": ..., "tags": ...}."""
     try:
         found = json.loads((folder / FILE).read_text())
+        if found.keys() != {"labels", "tags"} or not all(isinstance(each, list) for each in found.values()):
+            raise TypeError
         return {kind: tuple(map(str, names)) for kind, names in found.items()}
     except FileNotFoundError:
         raise DataError(
@@ -90,6 +92,17 @@ def read(folder: Path) -> dict[str, tuple[str, ...]]:
         ) from None
     except (ValueError, AttributeError, TypeError):
         raise DataError(f"{folder / FILE}: damaged; take it from the run's own folder") from None
+
+
+def check_counts(names: Mapping[str, Sequence[str]], model, folder) -> None:
+    """DataError where a run's names are not as many as its model has classes and tags."""
+    for kind, field in (("labels", "num_classes"), ("tags", "num_tags")):
+        count = len(names[kind])
+        if (wanted := getattr(model, field, count)) != count:
+            raise DataError(
+                f"{Path(folder) / FILE}: {count} {kind}, and the model has {wanted}; take the file from the "
+                "run's own folder"
+            )
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """Some records in batches, each once: what is evaluated or predicted."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,8 @@ from zoo.data.examples.record import Record
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import DataError
+
+log = logging.getLogger("zoo.data")
 
 Layout = Sequences | Pairs
 
@@ -100,6 +103,8 @@ def one_pass(
     that is longer than a row."""
     check_whole(records, cfg)
     layout = encode(records, tokenizer, classes, tags, cfg)
+    if layout.is_cut_N.any():
+        log.warning("%s of %s are too long and were cut", f"{layout.is_cut_N.sum():,}", f"{len(records):,}")
     return OnePass(cfg, tokenizer, tuple(classes), tuple(tags), tuple(records), layout)
 
 

@@ -20,14 +20,14 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from zoo.data.examples.record import INPUTS, KINDS, Field, Parts, Record, check_kind, make_record, split
+from zoo.data.examples.record import INPUTS, KINDS, Parts, Record, check_kind, make_record, split
 from zoo.data.examples.records.columns import Unlabelled
 from zoo.data.examples.records.conll import read_conll
 from zoo.data.examples.records.json_lines import read_json_lines
 from zoo.data.examples.records.lines import read_lines
 from zoo.data.examples.records.parallel import read_parallel, read_slots
 from zoo.data.examples.records.parts import find_files, find_folders, find_parallel
-from zoo.data.examples.records.scan import read_scan
+from zoo.data.examples.records.scan import PAIR, read_scan
 from zoo.data.examples.records.tables import read_csv, read_tsv
 from zoo.data.files import kind as extension
 from zoo.errors import DataError, nearest
@@ -111,9 +111,11 @@ def _readings(folder: Path, kind: str, columns: Columns) -> dict[str, Callable[[
 def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
     """The records of one file, read as its extension says."""
     reader = READERS[kind].get(extension(path))
+    if not path.exists():
+        raise DataError(f"{path}: no such file; check the path")
     if reader is None:
         known = " ".join(READERS[kind])
-        raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz, or a folder")
+        raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz")
     return reader(path, KINDS[kind], columns)
 
 
@@ -121,28 +123,23 @@ def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
     """The records of one file without what is to be predicted, which may be missing.
 
     Tables and .jsonl have names for their columns, as with labels; .conll and the like have a word first in
-    each line. Any other text has a record per line: a text (a tab before its second one), words between
-    blanks, a source.
+    each line. Any other text has a record per line: a text, words between blanks, a source. Raises DataError
+    for a .txt that holds answers too, as training reads it: it would be taken for texts.
     """
     wanted = tuple(field for field in KINDS[kind] if field in INPUTS)
     columns = {field: name for field, name in columns.items() if field in INPUTS}
     if kind in ("tag", "slots") and extension(path) in TAGGED:
-        sentences = read_conll(path, KINDS["tag"], columns)
-        return [make_record({"words": each.fields["words"]}, each.where) for each in sentences]
+        return read_conll(path, wanted, columns)
     if extension(path) in TABLES:
         return TABLES[extension(path)](path, wanted, columns)
     lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
-    return [make_record(_fields_of(line, wanted), f"{path}:{number}") for number, line in lines]
-
-
-def _fields_of(line: str, wanted: Sequence[str]) -> dict[str, Field]:
-    """The input that a line of text is."""
-    if "words" in wanted:
-        return {"words": tuple(line.split())}
-    first, tab, second = line.partition("\t")
-    if "text_pair" in wanted and tab:
-        return {"text": first, "text_pair": second}
-    return {wanted[0]: line}
+    if kind == "pairs" and lines and PAIR.fullmatch(lines[0][1]):
+        raise DataError(f"{path}:{lines[0][0]}: has a target behind OUT:; give the sources alone, one a line")
+    words = "words" in wanted
+    return [
+        make_record({"words": tuple(filter(None, line.split(" ")))} if words else {wanted[0]: line}, where)
+        for line, where in ((line, f"{path}:{number}") for number, line in lines)
+    ]
 
 
 def _expected(folder: Path, kind: str) -> str:

@@ -19,9 +19,10 @@ FIRST_AND_LAST = {"words": "0", "tags": "-1"}
 
 
 def read_conll(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
-    """A record of words and tags per sentence."""
+    """A record of words and, where they are wanted, tags per sentence."""
     places = {}
-    for field, number in (FIRST_AND_LAST | dict(columns)).items():
+    fields = {field: place for field, place in FIRST_AND_LAST.items() if field in wanted}
+    for field, number in (fields | dict(columns)).items():
         if not number.removeprefix("-").isdecimal():
             raise DataError(f"columns {field}={number} is no number of a column; 0 is the first, -1 the last")
         places[field] = int(number)
@@ -45,7 +46,7 @@ def _sentences(lines: Iterable[str]) -> Iterator[list[tuple[int, list[str]]]]:
 
 
 def _sentence(rows: list[tuple[int, list[str]]], path: Path, places: Mapping[str, int]) -> Record:
-    least = max(2, *(place + 1 if place >= 0 else -place for place in places.values()))
+    least = max(len(places), *(place + 1 if place >= 0 else -place for place in places.values()))
     fields: dict[str, list[str]] = {field: [] for field in places}
     for number, cells in rows:
         if len(cells) < least:
