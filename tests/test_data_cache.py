@@ -42,7 +42,7 @@ def test_a_second_load_finds_everything_and_is_equal(cfg, monkeypatch):
     monkeypatch.setattr(sentence_piece.SentencePieceTokenizer, "encode", refuse)
     second = load(cfg, seed=0)
     assert content(second) == first
-    assert isinstance(second.valid.ids, np.memmap) and second.valid.ids.dtype == np.uint16
+    assert isinstance(second.layout.ids, np.memmap) and second.layout.ids.dtype == np.uint16
 
 
 def test_the_cache_is_private_and_holds_nothing_unfinished(cfg, folder):

@@ -70,7 +70,7 @@ BAD_FILES = {
         (
             "a.parquet",
             "x",
-            ": not a file of kind=classify; give .tsv .csv .jsonl, each also .gz, or a folder",
+            ": not a file of kind=classify; give .tsv .csv .jsonl, each also .gz",
         ),
     ],
     "tag": [
@@ -85,7 +85,7 @@ BAD_FILES = {
         ("a.csv", "words,tags\n", ": not a file of kind=tag; give .conll .bmes"),
     ],
     "slots": [
-        ("seq.in", "play blues", ": not a file of kind=slots; give .jsonl, each also .gz, or a folder"),
+        ("seq.in", "play blues", ": not a file of kind=slots; give .jsonl, each also .gz"),
     ],
     "pairs": [
         (

@@ -53,7 +53,7 @@ def choices(config) -> dict:
     """What a configuration chooses by name, its class included: models of equal shapes whose choices differ
     (tanh or ReLU) are different functions. Left out is what changes how, not what."""
     chosen = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    how = ("dtype", "remat", "dropout_draws", "tied")  # a tied table is looked up like any other
+    how = ("dtype", "remat", "dropout_draws")
     named = {name: value for name, value in chosen.items() if isinstance(value, str) and name not in how}
     return named | {"class": type(config)}
 
