@@ -21,10 +21,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.attention import All, Lengths, Segments, attention
-from zoo.errors import ConfigError, nearest
+from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, constant, dropout, dropout_key, parameter
-from zoo.models.gpt import REMAT
 from zoo.models.pure import FlopsPerToken
+from zoo.models.transformer_config import REMAT, check_transformer
 
 
 @dataclass(frozen=True)
@@ -59,24 +59,12 @@ class BERTConfig:
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
     def __post_init__(self):
-        for field in ("max_length", "num_layers", "num_heads", "d_model"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
-        for field in ("vocab_size", "d_ff", "num_token_types", "position_offset", "layer_unroll"):
+        check_transformer(self)
+        for field in ("num_token_types", "position_offset"):
             if getattr(self, field) < 0:
                 raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
-        if self.d_model % self.num_heads:
-            raise ConfigError(f"d_model={self.d_model} is not a multiple of num_heads={self.num_heads}")
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ConfigError(f"dropout_rate={self.dropout_rate} must be at least 0 and less than 1")
         if not 0.0 < self.norm_epsilon < 1.0:
             raise ConfigError(f"norm_epsilon={self.norm_epsilon} must be above 0 and less than 1")
-        for field, values in (("activation", ACTIVATIONS), ("remat", REMAT)):
-            if getattr(self, field) not in values:
-                hint = nearest(getattr(self, field), values)
-                raise ConfigError(f"{field}={getattr(self, field)!r} is none of {', '.join(values)}{hint}")
-        if self.dtype not in ("float32", "bfloat16", "float64"):
-            raise ConfigError(f"dtype={self.dtype!r} is none of float32, bfloat16, float64")
 
     @property
     def dims(self) -> dict[str, int]:

@@ -14,19 +14,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from zoo.attention import Causal, Segments, attention
-from zoo.errors import ConfigError, nearest
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
 from zoo.models.pure import FlopsPerToken
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from zoo.models.transformer_config import REMAT, check_transformer
 
 
 @dataclass(frozen=True)
@@ -59,27 +52,7 @@ class GPTConfig:
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
     def __post_init__(self):
-        for field in ("max_length", "num_layers", "num_heads", "d_model"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
-        for field in ("vocab_size", "d_ff", "layer_unroll"):
-            if getattr(self, field) < 0:
-                raise ConfigError(f"{field}={getattr(self, field)} must not be negative")
-        if self.d_model % self.num_heads:
-            fits = [n for n in range(1, self.d_model + 1) if self.d_model % n == 0]
-            close = sorted(sorted(fits, key=lambda n: abs(n - self.num_heads))[:2])
-            raise ConfigError(
-                f"d_model={self.d_model} is not a multiple of num_heads={self.num_heads}; "
-                f"{' and '.join(map(str, close))} divide it"
-            )
-        if not 0.0 <= self.dropout_rate < 1.0:
-            raise ConfigError(f"dropout_rate={self.dropout_rate} must be at least 0 and less than 1")
-        for field, values in (("activation", ACTIVATIONS), ("remat", REMAT)):
-            if getattr(self, field) not in values:
-                hint = nearest(getattr(self, field), values)
-                raise ConfigError(f"{field}={getattr(self, field)!r} is none of {', '.join(values)}{hint}")
-        if self.dtype not in ("float32", "bfloat16", "float64"):
-            raise ConfigError(f"dtype={self.dtype!r} is none of float32, bfloat16, float64")
+        check_transformer(self)
 
     @property
     def dims(self) -> dict[str, int]:

@@ -21,10 +21,9 @@ float32, float64 stays.
 import jax
 import numpy as np
 
-from zoo import models
 from zoo.errors import CheckpointError, nearest
 from zoo.models.bert import BERTConfig
-from zoo.pretrained.gpt2 import listed
+from zoo.pretrained.tensors import check_tensors, named_specs
 
 # {place here: name there}; every one but tables and norms is a Linear with w and b. {n} counts layers.
 BERT = {
@@ -89,7 +88,7 @@ def table(config: BERTConfig) -> dict[str, tuple[str, object]]:
     """Every tensor's name to (path of our array, the row of it that the tensor is, or ... for all)."""
     found = {}
     names = DIALECTS[dialect_of(config)]
-    for path in _specs(config)[0]:
+    for path in named_specs(config)[0]:
         place, _, leaf = path.rpartition("/")
         if not place:  # the words' biases stand alone
             found[names[leaf]] = (path, ...)
@@ -109,7 +108,7 @@ def from_hf(tensors: dict[str, np.ndarray], config: BERTConfig) -> dict:
 
     Raises CheckpointError, one line that lists the tensors that are missing, unexpected or of another shape.
     """
-    specs, treedef = _specs(config)
+    specs, treedef = named_specs(config)
     wanted = table(config)
     tied = {name: tensors[name] for name in TIED if name in tensors}
     tensors = {
@@ -117,23 +116,16 @@ def from_hf(tensors: dict[str, np.ndarray], config: BERTConfig) -> dict:
         for name, x in tensors.items()
         if name not in tied and not any(part in name for part in UNREAD)
     }
-    shapes = {name: theirs(specs[path], row, path).shape for name, (path, row) in wanted.items()}
     words = tensors.get(DIALECTS[dialect_of(config)]["tokens"] + ".weight")
-    faults = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
-        "of another shape": [
-            f"{name} {list(tensors[name].shape)}, not {list(shape)}"
-            for name, shape in shapes.items()
-            if name in tensors and tensors[name].shape != shape
-        ],
-        "not tied to the words": [
+    check_tensors(
+        tensors,
+        {name: theirs(specs[path], row, path).shape for name, (path, row) in wanted.items()},
+        what="BERT",
+        remedy="take the config.json made with them",
+        not_tied_to_the_words=[
             name for name, x in tied.items() if words is not None and not np.array_equal(x, words)
         ],
-    }
-    if any(faults.values()):
-        lists = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
-        raise CheckpointError(f"tensors do not fit this BERT ({lists}); take the config.json made with them")
+    )
 
     dtype = np.float64 if any(x.dtype == np.float64 for x in tensors.values()) else np.float32
     arrays = {path: np.zeros(spec.shape, dtype) for path, spec in specs.items()}
@@ -145,7 +137,7 @@ def from_hf(tensors: dict[str, np.ndarray], config: BERTConfig) -> dict:
 
 def to_hf(params, config: BERTConfig) -> dict[str, np.ndarray]:
     """The tensors of a ...ForMaskedLM without the vocabulary's padding; the tied layer is not repeated."""
-    specs, treedef = _specs(config)
+    specs, treedef = named_specs(config)
     arrays = {
         path: spec.visible(np.asarray(leaf))
         for (path, spec), leaf in zip(specs.items(), treedef.flatten_up_to(params), strict=True)
@@ -172,12 +164,6 @@ def theirs(spec, row, path: str) -> jax.ShapeDtypeStruct:
     elif path.endswith("/b"):
         shape = (int(np.prod(shape)),)
     return jax.ShapeDtypeStruct(shape, spec.dtype)
-
-
-def _specs(config: BERTConfig) -> tuple[dict, jax.tree_util.PyTreeDef]:
-    """Path -> ParamSpec of every parameter ("blocks/norm1/scale"), and the tree they make in this order."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(models.create(config).abstract())
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): spec for path, spec in leaves}, treedef
 
 
 # --- config.json ----------------------------------------------------------------------------------

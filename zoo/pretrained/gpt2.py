@@ -18,9 +18,9 @@ precision becomes float32, float64 stays.
 import jax
 import numpy as np
 
-from zoo import models
 from zoo.errors import CheckpointError
 from zoo.models.gpt import GPTConfig
+from zoo.pretrained.tensors import check_tensors, named_specs
 
 PREFIX = "transformer."  # of GPT2LMHeadModel; OpenAI's own upload ("gpt2" on the hub) is without it
 MASKS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry in every block
@@ -67,7 +67,7 @@ def from_hf(tensors: dict[str, np.ndarray], config: GPTConfig) -> dict:
     For `config.bias=False` the biases may be absent or zero. Raises CheckpointError, one line that lists
     the tensors that are missing, unexpected or of another shape.
     """
-    specs, treedef = _specs(config)
+    specs, treedef = named_specs(config)
     wanted = {name: entry for name, entry in table(config).items() if entry[2][0] in specs}
     tensors = {name.removeprefix(PREFIX): x for name, x in tensors.items() if not name.endswith(MASKS)}
     if not config.bias:
@@ -89,7 +89,7 @@ def to_hf(params, config: GPTConfig) -> dict[str, np.ndarray]:
 
     The format cannot leave biases out, so a model without them gets zeros: the same function.
     """
-    specs, treedef = _specs(config)
+    specs, treedef = named_specs(config)
     arrays = {
         path: spec.visible(np.asarray(leaf))
         for (path, spec), leaf in zip(specs.items(), treedef.flatten_up_to(params), strict=True)
@@ -105,33 +105,15 @@ def to_hf(params, config: GPTConfig) -> dict[str, np.ndarray]:
     }
 
 
-def _specs(config: GPTConfig) -> tuple[dict, jax.tree_util.PyTreeDef]:
-    """Path -> ParamSpec of every parameter ("blocks/norm1/scale"), and the tree they make in this order."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(models.create(config).abstract())
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): spec for path, spec in leaves}, treedef
-
-
 def _check(tensors, wanted, head) -> None:
-    misshapen = []
-    for name, (_, shape, paths) in wanted.items():
-        whole = (*shape[:-1], shape[-1] * len(paths))
-        if name in tensors and tensors[name].shape != whole:
-            misshapen.append(f"{name} {list(tensors[name].shape)}, not {list(whole)}")
     untied = head is not None and "wte.weight" in tensors and not np.array_equal(head, tensors["wte.weight"])
-    faults = {
-        "missing": [name for name in wanted if name not in tensors],
-        "unexpected": [name for name in tensors if name not in wanted],
-        "of another shape": misshapen,
-        "not tied to wte.weight": ["lm_head.weight"] if untied else [],
-    }
-    if any(faults.values()):
-        lists = "; ".join(f"{fault}: {listed(names)}" for fault, names in faults.items() if names)
-        raise CheckpointError(f"tensors do not fit this GPT-2 ({lists}); take the config.json made with them")
-
-
-def listed(names: list[str]) -> str:
-    """The first of them, and how many more: files of another model have hundreds."""
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    check_tensors(
+        tensors,
+        {name: (*shape[:-1], shape[-1] * len(paths)) for name, (_, shape, paths) in wanted.items()},
+        what="GPT-2",
+        remedy="take the config.json made with them",
+        **{"not_tied_to_wte.weight": ["lm_head.weight"] if untied else []},
+    )
 
 
 # --- config.json ----------------------------------------------------------------------------------

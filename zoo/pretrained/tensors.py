@@ -6,8 +6,10 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import jax
 import numpy as np
 
+from zoo import models
 from zoo.errors import CheckpointError, first_line, storage_errors
 
 
@@ -70,3 +72,9 @@ def check_tensors(
 def listed(names: list[str]) -> str:
     """The first of them, and how many more: files of another model have hundreds."""
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def named_specs(config) -> tuple[dict, jax.tree_util.PyTreeDef]:
+    """Path -> ParamSpec of every parameter ("blocks/norm1/scale"), and the tree they make in this order."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(models.create(config).abstract())
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): spec for path, spec in leaves}, treedef

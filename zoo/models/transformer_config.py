@@ -1,0 +1,37 @@
+"""What configurations of Transformers share: what may be recomputed, and what their fields must fulfil."""
+
+import jax
+
+from zoo.errors import ConfigError, nearest
+from zoo.layers import ACTIVATIONS
+
+REMAT = {
+    "none": None,
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
+def check_transformer(cfg) -> None:
+    """ConfigError for a size, a rate or a choice that no Transformer has."""
+    for field in ("max_length", "num_layers", "num_heads", "d_model"):
+        if getattr(cfg, field) < 1:
+            raise ConfigError(f"{field}={getattr(cfg, field)} must be at least 1")
+    for field in ("vocab_size", "d_ff", "layer_unroll"):
+        if getattr(cfg, field) < 0:
+            raise ConfigError(f"{field}={getattr(cfg, field)} must not be negative")
+    if cfg.d_model % cfg.num_heads:
+        fits = [n for n in range(1, cfg.d_model + 1) if cfg.d_model % n == 0]
+        close = sorted(sorted(fits, key=lambda n: abs(n - cfg.num_heads))[:2])
+        raise ConfigError(
+            f"d_model={cfg.d_model} is not a multiple of num_heads={cfg.num_heads}; "
+            f"{' and '.join(map(str, close))} divide it"
+        )
+    if not 0.0 <= cfg.dropout_rate < 1.0:
+        raise ConfigError(f"dropout_rate={cfg.dropout_rate} must be at least 0 and less than 1")
+    for field, values in (("activation", ACTIVATIONS), ("remat", REMAT)):
+        if getattr(cfg, field) not in values:
+            hint = nearest(getattr(cfg, field), values)
+            raise ConfigError(f"{field}={getattr(cfg, field)!r} is none of {', '.join(values)}{hint}")
+    if cfg.dtype not in ("float32", "bfloat16", "float64"):
+        raise ConfigError(f"dtype={cfg.dtype!r} is none of float32, bfloat16, float64")
