@@ -94,6 +94,18 @@ def test_a_run_has_its_metrics_and_eval_has_them_of_every_part_and_of_a_file(exa
 
 
 def labelled(examples, kind):
+def test_eval_reads_slots_in_the_three_files_that_training_reads(examples, run, capsys, tmp_path):
+    records = list(map(json.loads, (examples / "slots" / "test.jsonl").read_text().splitlines()))
+    for name, field in (("seq.in", "words"), ("seq.out.gz", "tags"), ("label", "label")):
+        values = [record[field] for record in records]
+        write(tmp_path / name, [value if field == "label" else " ".join(value) for value in values])
+    _, whole = verb(capsys, "eval", run("slots"), examples / "slots" / "test.jsonl")
+    _, found = verb(capsys, "eval", run("slots"), tmp_path)
+    assert {**found, "seconds": 0} == {**whole, "file": str(tmp_path), "seconds": 0}
+    (tmp_path / "label").unlink()
+    assert "has no label, plain or .gz" in refused(capsys, "eval", run("slots"), tmp_path)[1]
+
+
     """The answers of the test part, as a list of dicts."""
     lines = (examples / kind / TESTS[kind]).read_bytes()
     lines = (gzip.decompress(lines) if TESTS[kind].endswith(".gz") else lines).decode().split("\n")[:-1]

@@ -56,7 +56,12 @@ def main(argv: list[str]) -> int:
 
     verb = verbs.add_parser("eval", help="a run's metrics on its validation or test data")
     verb.add_argument("model", help="a run's folder")
-    verb.add_argument("file", nargs="?", default="", help="a labelled file (for language models, a text)")
+    verb.add_argument(
+        "file",
+        nargs="?",
+        default="",
+        help="a labelled file, slots also as a folder of three (language models: a text)",
+    )
     verb.add_argument("--part", default="", help="train, valid or test (valid)")
     verb.add_argument("--data", default="", help="other data with the same training part")
     verb.add_argument("--batch-size", type=int, default=0, help="rows, or parallel streams (the run's)")

@@ -109,13 +109,16 @@ def _readings(folder: Path, kind: str, columns: Columns) -> dict[str, Callable[[
 
 
 def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
-    """The records of one file, read as its extension says."""
+    """The records of one file, read as its extension says; of slots in three files, of their folder."""
+    if kind == "slots" and path.is_dir():
+        return read_slots(path, columns)
     reader = READERS[kind].get(extension(path))
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
     if reader is None:
         known = " ".join(READERS[kind])
-        raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz")
+        folder = ", or a folder with seq.in, seq.out and label" * (kind == "slots")
+        raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz{folder}")
     return reader(path, KINDS[kind], columns)
 
 
