@@ -263,7 +263,8 @@ def test_a_tag_or_intent_that_training_lacks_gets_a_number_behind_those_it_has(c
 def test_names_are_saved_with_the_tokenizer(tmp_path):
     dataset = make("slots")
     dataset.save(tmp_path)
-    assert labels.read(tmp_path) == {"labels": dataset.labels, "tags": dataset.tags}
+    inputs = {"inputs": ("words",)}
+    assert labels.read(tmp_path) == {"labels": dataset.labels, "tags": dataset.tags} | inputs
     assert load_tokenizer(tmp_path / "tokenizer") == dataset.tokenizer
     (tmp_path / "labels.json").write_text("[")
     assert "labels.json: damaged" in refusal(labels.read, tmp_path)
@@ -319,6 +320,23 @@ def test_a_long_tagged_sentence_is_cut_in_training_and_refused_in_evaluation():
 
 
 def test_an_empty_text_is_refused_with_its_place():
+def test_a_second_text_that_training_lacks_is_refused_with_its_place():
+    one, two = ({"text": "a", "label": "x"}, {"text": "b", "text_pair": "c", "label": "y"})
+    train = tuple(Record(one | {"label": label}, f"train:{label}") for label in "xy")
+    said = refusal(make, "classify", {"train": train, "valid": (Record(two, "valid:7"),)}, batch_size=2)
+    assert said.startswith("valid:7: has text and text_pair, and training examples have text;")
+    both = tuple(Record(two | {"label": label}, f"train:{label}") for label in "xy")
+    said = refusal(make, "classify", {"train": both, "valid": (Record(one, "valid:8"),)}, batch_size=2)
+    assert said.startswith("valid:8: has text, and training examples have text and text_pair;")
+
+
+def test_a_character_that_a_vocabulary_lacks_is_refused_with_its_place():
+    dataset = make("classify", tokenizer="char")
+    strange = Record({"text": "w1 \ue000"}, "new.txt:7")
+    said = refusal(one_pass, [strange], dataset.tokenizer, dataset.labels, (), dataset.cfg)
+    assert said.startswith("new.txt:7: character '\\ue000' (U+E000, at 3) is not among the ")
+
+
     good = Record({"text": "a", "label": "x"}, "1"), Record({"text": "b", "label": "y"}, "2")
     for text in ("", "  \n"):
         parts = {"train": good, "valid": (Record({"text": text, "label": "x"}, "dev.tsv:3"),)}

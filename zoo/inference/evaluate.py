@@ -62,7 +62,7 @@ def check_names(dataset, folder: Path) -> None:
             "run was trained on, or one file of other data"
         )
     names = {"labels": getattr(dataset, "labels", ()), "tags": getattr(dataset, "tags", ())}
-    if any(names.values()) and names != labels.read(folder):
+    if any(names.values()) and not names.items() <= labels.read(folder).items():
         raise DataError(
             f"{source}: has other names of classes or tags than {folder}; give the data that the run was "
             "trained on, or one file of other data"

@@ -14,7 +14,7 @@ import numpy as np
 from zoo.data import ExamplesConfig
 from zoo.data.examples import labels
 from zoo.data.examples.one_pass import OnePass, one_pass
-from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, make_record
+from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, check_inputs, make_record
 from zoo.errors import ConfigError, DataError
 from zoo.inference.translate import translate
 from zoo.pretrained import from_pretrained
@@ -78,6 +78,8 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
     kind, recipe = kind_of(folder), recipe_of(folder)
     if not records:
         return []
+    names = labels.read(Path(folder))
+    check_inputs(records, names["inputs"])
     model, params, tokenizer = from_pretrained(folder)
     if kind == "pairs":
         found = translate(
@@ -87,7 +89,6 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
             max_new_tokens=recipe.task.max_new_tokens or recipe.data.max_target_length,
         )
         return [record.fields | {"target": target} for record, target in zip(records, found, strict=True)]
-    names = labels.read(Path(folder))
     labels.check_counts(names, recipe.model, folder)
     if kind in ("tag", "slots") and all(record.fields["words"][-1] in names["tags"] for record in records):
         raise DataError(

@@ -22,7 +22,7 @@ from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.majority import guess_scores
 from zoo.data.examples.one_pass import Layout, OnePass, check_whole, encode, one_pass
 from zoo.data.examples.padded import Pairs
-from zoo.data.examples.record import Parts
+from zoo.data.examples.record import Parts, check_inputs, inputs_in
 from zoo.data.examples.records import read_file, read_records
 from zoo.data.examples.stdlib_records import stdlib_records
 from zoo.data.tokenizers import Tokenizer
@@ -33,7 +33,7 @@ from zoo.errors import DataError
 log = logging.getLogger("zoo.data")
 
 Names = Mapping[str, Sequence[str]]
-"""The "labels" and "tags" of a run."""
+"""The "labels", "tags" and "inputs" of a run."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,12 @@ class ExampleSet(OnePass):
     def save(self, folder: Path) -> None:
         """What turns a record into numbers and numbers into names, into a run's folder."""
         self.tokenizer.save(folder / "tokenizer")
-        labels.save(folder, {"labels": self.labels, "tags": self.tags})
+        labels.save(folder, {"labels": self.labels, "tags": self.tags, "inputs": self.inputs})
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The names of what an example gives to be read."""
+        return inputs_in(self.parts["train"][0])
 
     def baselines(self) -> dict[str, float]:
         """What guessing the most frequent answer scores on the part that is evaluated; nothing for pairs."""
@@ -147,6 +152,8 @@ def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = 
     source = cfg.path or stdlib.NAME
     if evaluate not in parts:
         raise DataError(f"{source}: has no {evaluate} part, only {', '.join(parts)}; choose one of these")
+    for records in parts.values():
+        check_inputs(records, inputs_in(parts["train"][0]))
     tokenizer = make_example_tokenizer(cfg, parts, source)
     classes, tags = labels.names_of(parts, source)
     train, evaluated = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))
@@ -170,4 +177,5 @@ def load_example_file(cfg: ExamplesConfig, path: Path, tokenizer: Tokenizer, nam
     records = read_file(path, cfg.kind, cfg.named_columns)
     if not records:
         raise DataError(f"{path}: has no record; give a file with some")
+    check_inputs(records, names["inputs"])
     return one_pass(records, tokenizer, names["labels"], names["tags"], cfg)

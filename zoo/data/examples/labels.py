@@ -1,4 +1,5 @@
-"""Names of classes and tags, and their numbers: the names of the training part, in order.
+"""Names of classes and tags, and their numbers: the names of the training part, in order. A run's folder
+keeps them, with the names of the inputs that its examples had.
 
 A label that training lacks is a mistake where examples are classified: nothing could be right about it.
 Tags (and the intent of a tagged sentence) do occur that way in published test sets; there each gets a
@@ -80,10 +81,12 @@ def save(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
 
 
 def read(folder: Path) -> dict[str, tuple[str, ...]]:
-    """The names that a run was trained with, {"labels": ..., "tags": ...}."""
+    """The names that a run was trained with, {"labels": ..., "tags": ..., "inputs": ...}."""
     try:
-        found = json.loads((folder / FILE).read_text())
-        if found.keys() != {"labels", "tags"} or not all(isinstance(each, list) for each in found.values()):
+        found = {"inputs": []} | json.loads((folder / FILE).read_text())  # older runs have not noted them
+        if found.keys() != {"labels", "tags", "inputs"} or not all(
+            isinstance(each, list) for each in found.values()
+        ):
             raise TypeError
         return {kind: tuple(map(str, names)) for kind, names in found.items()}
     except FileNotFoundError:

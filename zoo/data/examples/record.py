@@ -69,6 +69,23 @@ def make_record(fields: dict[str, Field], where: str) -> Record:
     return Record(fields, where)
 
 
+def inputs_in(record: Record) -> tuple[str, ...]:
+    """The names of its inputs: ("text",) or ("text", "text_pair"), ..."""
+    return tuple(name for name in sorted(INPUTS) if name in record.fields)
+
+
+def check_inputs(records: Sequence[Record], known: Sequence[str]) -> None:
+    """DataError for a record that has more inputs than the training examples, `known`, or fewer: a second
+    text that no one has learned to read, or one where two were compared. Where nothing is known nothing is
+    checked."""
+    for record in records:
+        if (given := inputs_in(record)) != tuple(known or given):
+            raise DataError(
+                f"{record.where}: has {' and '.join(given)}, and training examples have "
+                f"{' and '.join(known)}; give the same, or say in columns which text to read"
+            )
+
+
 def check_kind(kind: str) -> None:
     """Refuses what is no kind of record."""
     if kind not in KINDS:
