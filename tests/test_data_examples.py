@@ -13,6 +13,7 @@ from zoo.data.examples import labels
 from zoo.data.examples.buckets import Buckets, permutation
 from zoo.data.examples.example_set import ExamplesConfig, load_examples, make_examples
 from zoo.data.examples.majority import guess_scores
+from zoo.data.examples.one_pass import one_pass
 from zoo.data.examples.record import Record
 from zoo.data.tokenizers import load_tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
@@ -319,7 +320,6 @@ def test_a_long_tagged_sentence_is_cut_in_training_and_refused_in_evaluation():
     assert f"{longest.where}: {size} words" in refusal(make, "tag", parts, max_length=12)
 
 
-def test_an_empty_text_is_refused_with_its_place():
 def test_a_second_text_that_training_lacks_is_refused_with_its_place():
     one, two = ({"text": "a", "label": "x"}, {"text": "b", "text_pair": "c", "label": "y"})
     train = tuple(Record(one | {"label": label}, f"train:{label}") for label in "xy")
@@ -337,6 +337,7 @@ def test_a_character_that_a_vocabulary_lacks_is_refused_with_its_place():
     assert said.startswith("new.txt:7: character '\\ue000' (U+E000, at 3) is not among the ")
 
 
+def test_an_empty_text_is_refused_with_its_place():
     good = Record({"text": "a", "label": "x"}, "1"), Record({"text": "b", "label": "y"}, "2")
     for text in ("", "  \n"):
         parts = {"train": good, "valid": (Record({"text": text, "label": "x"}, "dev.tsv:3"),)}

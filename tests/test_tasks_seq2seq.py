@@ -13,7 +13,7 @@ from families import assert_close, jit, parameters
 from zoo import optim, schedules
 from zoo.data.examples.record import Record
 from zoo.data.tokenizers.word import BEGIN, END, EXAMPLES, WordTokenizer
-from zoo.errors import ConfigError, UserError
+from zoo.errors import ConfigError, DataError, UserError
 from zoo.inference.beam import Beam, beam_search
 from zoo.inference.translate import translate
 from zoo.models.pure import Model
@@ -237,7 +237,7 @@ def test_marks_stand_where_the_data_has_them():
 
 
 def test_texts_that_cannot_be_translated_are_refused():
-    with pytest.raises(UserError, match="text 2 is empty: ' '"):
+    with pytest.raises(DataError, match="^text 2: the source ' ' is empty"):
         translate(make(), {}, TOKENIZER, ["a", " "])
     without_marks = WordTokenizer.of(WORDS, EXAMPLES)
     with pytest.raises(UserError, match="tokenizer without marks"):

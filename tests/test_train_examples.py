@@ -10,8 +10,9 @@ from test_train import refusal
 
 import train
 from zoo.__main__ import main
+from zoo.data.examples.record import Record
 from zoo.errors import DataError
-from zoo.inference.predict import predict
+from zoo.inference.predict import predict, predict_records
 
 SHORT = "--steps 6 --save-every 6 --eval-every 6 --log-every 3 --data.batch-size 8".split()
 ENCODER = "--model.encoder.d-model 8 --model.encoder.d-state 8".split()
@@ -93,7 +94,6 @@ def test_a_run_has_its_metrics_and_eval_has_them_of_every_part_and_of_a_file(exa
         assert file[name] == part[name], name
 
 
-def labelled(examples, kind):
 def test_eval_reads_slots_in_the_three_files_that_training_reads(examples, run, capsys, tmp_path):
     records = list(map(json.loads, (examples / "slots" / "test.jsonl").read_text().splitlines()))
     for name, field in (("seq.in", "words"), ("seq.out.gz", "tags"), ("label", "label")):
@@ -106,6 +106,7 @@ def test_eval_reads_slots_in_the_three_files_that_training_reads(examples, run, 
     assert "has no label, plain or .gz" in refused(capsys, "eval", run("slots"), tmp_path)[1]
 
 
+def labelled(examples, kind):
     """The answers of the test part, as a list of dicts."""
     lines = (examples / kind / TESTS[kind]).read_bytes()
     lines = (gzip.decompress(lines) if TESTS[kind].endswith(".gz") else lines).decode().split("\n")[:-1]
@@ -180,12 +181,12 @@ def test_predict_reads_conll_without_tags_and_keeps_what_is_no_blank(run, capsys
         ("classify", "a fine film", "a str, not a dict"),
         ("classify", {"text": "\ud800"}, "half of a surrogate pair"),
         ("classify", {"text": " "}, "the text is empty"),
-        ("tag", {"words": "a b"}, "words is a str"),
         (
             "classify",
             {"text": "a", "text_pair": "b"},
             "has text and text_pair, and training examples have text;",
         ),
+        ("tag", {"words": "a b"}, "words is a str"),
         ("tag", {"words": ["a", 3]}, "no text"),
         ("tag", {"words": []}, "there are no words"),
         ("pairs", {"text": "walk"}, "'text' is no input"),
@@ -221,6 +222,13 @@ def test_predict_reads_a_table_that_has_no_labels(run, capsys, tmp_path):
     assert [json.loads(line)["text"] for line in lines] == ["a good one", "a bad one"]
 
 
+def test_a_source_without_a_token_is_refused_with_its_place(run):
+    with pytest.raises(DataError, match="^new.txt:7: the source '.' is empty"):
+        predict_records(
+            run("pairs"), [Record({"source": "walk"}, "new.txt:6"), Record({"source": " "}, "new.txt:7")]
+        )
+
+
 def test_generate_writes_the_target_that_predict_finds(run, capsys, tmp_path):
     write(tmp_path / "sources.txt", ["walk 1"])
     (line,), _ = verb(capsys, "predict", run("pairs"), tmp_path / "sources.txt")
@@ -244,14 +252,6 @@ def refused(capsys, *argv):
         ("eval", "tag", "new.conll", ["rome\tO"] * 600, "600 words, more than max_length=512"),
         ("eval", "pairs", "new.tsv", ["source\ttarget", "walk\t"], "new.tsv:2: the target is empty"),
         ("eval", "classify", "new.tsv", ["sentence\tlabel"], "has no record"),
-        ("eval", "classify", "none.tsv", None, "no such file"),
-        ("predict", "classify", "new.txt", ["", " "], "has no example"),
-        ("predict", "classify", "new.tsv", ["a\tb", "1\t2"], "new.tsv:1: no text among"),
-        ("predict", "tag", "new.txt", ["a " * 600], "600 words, more than max_length=512"),
-        ("predict", "slots", "new.jsonl", ['{"words": []}'], "there are no words"),
-        ("predict", "pairs", "new.jsonl", ['{"source": 3}'], '"source" is a JSON int'),
-        ("predict", "pairs", "none.txt", None, "no such file"),
-        ("predict", "pairs", "new.txt", ["IN: walk OUT: W"], "new.txt:1: has a target behind OUT:"),
         (
             "eval",
             "classify",
@@ -266,6 +266,14 @@ def refused(capsys, *argv):
             ['{"text": "a", "text_pair": "b"}'],
             "new.jsonl:1: has text and",
         ),
+        ("eval", "classify", "none.tsv", None, "no such file"),
+        ("predict", "classify", "new.txt", ["", " "], "has no example"),
+        ("predict", "classify", "new.tsv", ["a\tb", "1\t2"], "new.tsv:1: no text among"),
+        ("predict", "tag", "new.txt", ["a " * 600], "600 words, more than max_length=512"),
+        ("predict", "slots", "new.jsonl", ['{"words": []}'], "there are no words"),
+        ("predict", "pairs", "new.jsonl", ['{"source": 3}'], '"source" is a JSON int'),
+        ("predict", "pairs", "none.txt", None, "no such file"),
+        ("predict", "pairs", "new.txt", ["IN: walk OUT: W"], "new.txt:1: has a target behind OUT:"),
         ("predict", "tag", "new.txt", ["we O", "rome B-city"], "every line ends with the name of a tag"),
         ("predict", "classify", ".", None, "a folder; give one file of it"),
         ("eval", "classify", "new.xyz", ["a"], "not a file of kind=classify"),

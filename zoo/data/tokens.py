@@ -15,6 +15,7 @@ from zoo.data.cache import cached
 from zoo.data.corpus import part_digest
 from zoo.data.files import Document
 from zoo.data.tokenizers import Tokenizer
+from zoo.errors import DataError
 
 FORMAT = 1  # of what is cached; raise it when the same text and tokenizer come to mean other arrays
 
@@ -43,7 +44,7 @@ def encode(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:
         eot = np.array([tokenizer.eot] if has_eot else [], dtype)
         parts, starts = [eot], [0]
         for document in documents:
-            ids = tokenizer.encode(document.text).astype(dtype)
+            ids = encoded(document, tokenizer).astype(dtype)
             parts += [ids, eot]
             starts.append(starts[-1] + len(ids) + has_eot)
         return {"ids": np.concatenate(parts), "starts": np.array(starts, np.int64)}
@@ -62,3 +63,11 @@ def encode(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:
 
     arrays = cached(f"tokens-{key[:32]}", build=build, is_sound=is_sound, names=("ids", "starts"))
     return Tokens(arrays["ids"], arrays["starts"], has_eot)
+
+
+def encoded(document: Document, tokenizer: Tokenizer) -> np.ndarray:
+    """The tokens of one document; what a vocabulary cannot spell is a DataError that says where."""
+    try:
+        return tokenizer.encode(document.text)
+    except DataError as error:
+        raise DataError(f"{document.name}: {error}") from None

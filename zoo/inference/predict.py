@@ -84,6 +84,7 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
     if kind == "pairs":
         found = translate(
             *(model, params, tokenizer, [str(record.fields["source"]) for record in records]),
+            places=[record.where for record in records],
             wrap=recipe.data.wrap,
             beam=recipe.task.beam,
             max_new_tokens=recipe.task.max_new_tokens or recipe.data.max_target_length,

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from zoo.data.examples.encoding import WRAPS
+from zoo.data.examples.encoding import WRAPS, encode_all
+from zoo.data.examples.record import Record
 from zoo.errors import UserError
 from zoo.inference.beam import Beam, beam_search
 from zoo.inference.generate import bucket, padded
@@ -18,6 +19,7 @@ def translate(
     tokenizer,
     texts: Sequence[str],
     *,
+    places: Sequence[str] = (),
     beam: Beam = BEAM,
     max_new_tokens: int = 128,
     wrap: str = "none",
@@ -27,18 +29,19 @@ def translate(
 
     `wrap` is the data's: which marks stood around the sources that the model was trained on. Texts of like
     length are read together, `batch_size` at a time.
-    Raises UserError for a text without words, and a tokenizer without a mark to begin and end with.
+    Raises DataError, with the text's place (or its number), for one without words or with characters that
+    the vocabulary lacks, and UserError for a tokenizer without a mark to begin and end with.
     """
     begin = tokenizer.eot if tokenizer.bos is None else tokenizer.bos
     if begin is None or tokenizer.eot is None:
         raise UserError(f"a {tokenizer.name} tokenizer without marks cannot end a text; make one with marks")
     first, last = WRAPS[wrap]
-    sources = []
-    for number, text in enumerate(texts, 1):
-        words = tokenizer.encode(text).tolist()
-        if not words:
-            raise UserError(f"text {number} is empty: {text!r}; write one, or remove it")
-        sources.append([begin] * first + words + [tokenizer.eot] * last)
+    places = places or [f"text {number}" for number in range(1, len(texts) + 1)]
+    records = [Record({"source": text}, place) for text, place in zip(texts, places, strict=True)]
+    sources = [
+        [begin] * first + words_S.tolist() + [tokenizer.eot] * last
+        for words_S in encode_all(records, "source", tokenizer)
+    ]
 
     order = sorted(range(len(sources)), key=lambda i: len(sources[i]))
     written = [""] * len(sources)

@@ -112,7 +112,8 @@ def encode_pairs(
 def encode_all(records: Sequence[Record], field: str, tokenizer: Tokenizer) -> list[np.ndarray]:
     """The tokens of one field of every record, without marks; DataError for a text that has none."""
     texts = [cast(str, record.fields[field]) for record in records]
-    flat = tokens.encode([Document("", text, key="") for text in texts], tokenizer)
+    named = [Document(record.where, text, "") for record, text in zip(records, texts, strict=True)]
+    flat = tokens.encode(named, tokenizer)
     ids = np.asarray(flat.ids)
     found = [ids[a:b] for a, b in zip(flat.starts[:-1] + flat.has_eot, flat.starts[1:], strict=True)]
     for record, text, row in zip(records, texts, found, strict=True):
