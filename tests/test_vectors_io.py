@@ -21,10 +21,8 @@ from zoo.pretrained.vectors import (
     read_vectors,
     read_word2vec_binary,
     read_word2vec_text,
-    write_glove,
-    write_word2vec_binary,
-    write_word2vec_text,
 )
+from zoo.pretrained.write_vectors import write_glove, write_word2vec_binary, write_word2vec_text
 
 FORMATS = {
     "word2vec text": (write_word2vec_text, read_word2vec_text, "v.txt"),
@@ -112,8 +110,10 @@ def test_files_are_laid_out_as_the_tools_lay_them_out(tmp_path):
         b"2 3\nthe 0.25 -1.5 2.0\ncat 1.0 0.0 -0.125\n",  # gensim
         b"2 3\r\nthe 0.25 -1.5 2.0\r\ncat 1.0 0.0 -0.125",  # out of an editor
         b"the 0.25 -1.5 2\ncat 1 0 -.125\n",  # GloVe
+        b"\xef\xbb\xbf2 3\r\nthe 0.25 -1.5 2.0\r\ncat 1.0 0.0 -0.125\r\n\r\n",  # and of Windows
+        b"\xef\xbb\xbfthe 0.25 -1.5 2\ncat 1 0 -.125\n\n \n",
     ],
-    ids=["word2vec", "gensim", "CR LF", "glove"],
+    ids=["word2vec", "gensim", "CR LF", "glove", "BOM, word2vec", "BOM, glove"],
 )
 def test_text_of_every_tool_reads_alike(tmp_path, content):
     for name in ("v.txt", "v.vec.gz"):
@@ -136,9 +136,18 @@ def test_binary_of_every_tool_reads_alike(tmp_path, newline, monkeypatch):
 
 
 def test_words_with_blanks_in_them_are_read_where_the_rest_are_numbers(tmp_path):
-    vectors = read_glove(file_of(tmp_path, b"the 1 2\n. . . 3 4\nat name@domain.com 5 6\n"))
-    assert vectors.words == ("the", ". . .", "at name@domain.com")
-    assert vectors.table_VD.tolist() == [[1, 2], [3, 4], [5, 6]]
+    vectors = read_glove(file_of(tmp_path, b"the 1 2\n. . . 3 4\nat name@domain.com 5 6\nin 1_0 7 8\n"))
+    assert vectors.words == ("the", ". . .", "at name@domain.com", "in 1_0")
+    assert vectors.table_VD.tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]]
+
+
+def test_a_byte_order_mark_may_be_a_word_and_none_is_written_as_if_it_were_a_mark(tmp_path):
+    vectors = read_glove(file_of(tmp_path, "\ufeff 1 2\na\ufeff 3 4\n".encode()))
+    assert vectors.words == ("\ufeff", "a\ufeff")
+    write_glove(tmp_path / "again", vectors)
+    assert read_vectors(tmp_path / "again").words == vectors.words
+    with pytest.raises(DataError, match="word 1 .* begins with a byte-order mark"):
+        write_glove(tmp_path / "marked", Vectors(("\ufeffa", "b"), vectors.table_VD))
 
 
 def test_words_that_differ_in_one_odd_byte_stay_two(tmp_path):
@@ -169,10 +178,13 @@ WRONG = {
     "empty": (b"", "v.txt", "{path}: no vectors in it"),
     "a narrower line": (b"cat 1 2\ndog 3\n", "v.txt", "{path}:2: a vector of 1 numbers among vectors of 2"),
     "a wider line": (b"cat 1 2\ndog 3 4 5\n", "v.txt", "{path}:2: a vector of 3 numbers among vectors of 2"),
-    "a blank line": (b"cat 1 2\n\ndog 3 4\n", "v.txt", "{path}:2: a vector of 0 numbers among vectors of 2"),
+    "a blank line": (b"cat 1 2\n\ndog 3 4\n", "v.txt", "{path}:2: an empty line with others behind it"),
+    "blank lines": (b"\n \n", "v.txt", "{path}: no vectors in it"),
     "no numbers": (b"cat\ndog\n", "v.txt", "{path}:1: not a word and its numbers"),
     "no word": (b"cat 1 2\n 3 4\n", "v.txt", "{path}:2: not a word and its numbers"),
-    "no number": (b"cat 1 2\ndog 3 four\n", "v.txt", "{path}:2: could not convert string to float: b'four'"),
+    "no number": (b"cat 1 2\ndog 3 four\n", "v.txt", "{path}:2: 'four' is no number"),
+    "an underscore": (b"cat 1 2\ndog_1_0 3 4_0\n", "v.txt", "{path}:2: '4_0' is no number"),
+    "a long line": (b"cat 1 2\ndog 1 " + b"x" * 9000, "v.txt", "{path}:2: '" + "x" * 40 + "' is no number"),
     "nan": (b"cat 1 2\ndog nan 4\n", "v.txt", "{path}:2: number 1 of 'dog' is nan; vectors must be finite"),
     "infinite": (b"cat 1 2\ndog 3 -inf\n", "v.txt", "{path}:2: number 2 of 'dog' is -inf"),
     "beyond float32": (b"cat 1 1e39\n", "v.txt", "{path}:1: number 2 of 'cat' is inf"),

@@ -1,4 +1,4 @@
-"""Word vectors as word2vec's and GloVe's tools write them, read and written; each also .gz.
+"""Word vectors as word2vec's and GloVe's tools write them; each also .gz. write_vectors.py writes them.
 
     word2vec text      a header line "V D", then lines: word, blank, D numbers with blanks between
     word2vec binary    the header line, then: word, blank, D float32 little endian, a newline or none
@@ -7,8 +7,8 @@
 Files are read as a stream, a row at a time, and `words` chooses the rows that are kept, so that a file of
 gigabytes serves a small vocabulary. Words are UTF-8; bytes that are not become lone surrogates and come out
 again as they were (Python's "surrogateescape"), so that no two words fall together and a file that is read
-and written is the same to the byte. Binary round trips are exact; text carries nine significant digits,
-which are exact for float32.
+and written is the same to the byte. A byte-order mark before the text and empty lines behind it, which
+editors add, are passed over; a mark with a blank behind it is a word.
 
 Refused, in one line that names file and line: another width, a number that is none or not finite, a
 word that is there twice, an end before its time, a header that says otherwise.
@@ -16,10 +16,8 @@ word that is there twice, an end before its time, a header that says otherwise.
 
 import contextlib
 import gzip
-import os
-import tempfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -27,11 +25,12 @@ from typing import IO, cast
 
 import numpy as np
 
-from zoo.errors import DataError, storage_errors
+from zoo.errors import DataError
 
 MAX_WIDTH = 1 << 16  # of a vector; a header that says more is none
 MAX_WORD = 1 << 12  # bytes; a binary file without a blank for so long is none
 BLOCK = 1 << 20
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 Row = tuple[str, np.ndarray]
 
@@ -61,9 +60,6 @@ class Vectors:
         """The vectors at length one; a zero vector stays zero."""
         length_V1 = np.linalg.norm(self.table_VD, axis=1, keepdims=True)
         return self.table_VD / np.maximum(length_V1, 1e-30)
-
-
-# --- reading --------------------------------------------------------------------------------------
 
 
 def read_vectors(path: Path | str, words: Collection[str] | None = None) -> Vectors:
@@ -137,8 +133,14 @@ def glove_rows(path: Path) -> Iterator[Row]:
 
 def text_rows(path: Path, file: IO[bytes], width: int | None, *, first: int) -> Iterator[Row]:
     """(word, vector) of lines; the first one says the width where none is given."""
+    empty = 0  # the line that is
     for number, line in enumerate(file, start=first):
-        line = line.rstrip(b"\r\n ")
+        line = without_mark(line, number).rstrip(b"\r\n ")
+        if empty and line:
+            raise DataError(f"{path}:{empty}: an empty line with others behind it; remove it")
+        if not line:
+            empty = empty or number
+            continue
         fields = line.split(b" ")
         if width is None:
             width = len(fields) - 1
@@ -152,12 +154,26 @@ def text_rows(path: Path, file: IO[bytes], width: int | None, *, first: int) -> 
                 )
         if not fields[0] or width < 1:
             raise DataError(f"{path}:{number}: not a word and its numbers; remove the line")
-        try:
-            with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
-                vector_D = np.array([float(field) for field in fields[1:]]).astype(np.float32)
-        except ValueError as error:
-            raise DataError(f"{path}:{number}: {error}; a line is a word and its numbers") from None
+        vector_D = numbers(fields[1:], f"{path}:{number}")
         yield checked(decoded(fields[0]), vector_D, f"{path}:{number}")
+
+
+def without_mark(line: bytes, number: int) -> bytes:
+    """A file's first line without the byte-order mark before it; any other as it is."""
+    is_word = line.startswith(BYTE_ORDER_MARK + b" ")
+    return line if number > 1 or is_word else line.removeprefix(BYTE_ORDER_MARK)
+
+
+def numbers(fields: Sequence[bytes], where: str) -> np.ndarray:
+    """A vector, float32, of its numbers as text."""
+    try:
+        if b"_" in b"".join(fields):  # Python reads 1_0 as 10, no other tool does
+            raise ValueError
+        with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+            return np.array([float(field) for field in fields]).astype(np.float32)
+    except ValueError:
+        wrong = decoded(next(field for field in fields if not is_number(field))[:40])
+        raise DataError(f"{where}: {wrong!r} is no number; a line is a word and its numbers") from None
 
 
 def word2vec_binary_rows(path: Path) -> Iterator[Row]:
@@ -197,7 +213,7 @@ def checked(word: str, vector_D: np.ndarray, where: str) -> Row:
 
 def header(line: bytes) -> tuple[int, int] | None:
     """The count and width that a first line says, or None where it says no such thing."""
-    fields = line.split()
+    fields = without_mark(line, 1).split()
     if len(fields) != 2 or not all(field.isdigit() for field in fields) or len(line) > 40:
         return None
     return int(fields[0]), int(fields[1])
@@ -218,10 +234,10 @@ def required_header(path: Path, file: IO[bytes]) -> tuple[int, int]:
 
 
 def is_number(field: bytes) -> bool:
-    """Whether float() reads it."""
+    """Whether it is one, for Python and for everybody else."""
     try:
         float(field)
-        return True
+        return b"_" not in field
     except ValueError:
         return False
 
@@ -242,77 +258,3 @@ def opened(path: Path) -> Iterator[IO[bytes]]:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-
-
-# --- writing --------------------------------------------------------------------------------------
-
-
-def write_word2vec_text(path: Path | str, vectors: Vectors) -> None:
-    """The header, and lines of a word and its numbers to nine digits."""
-    _write(Path(path), vectors, lambda: (_header(vectors), *_lines(vectors)))
-
-
-def write_word2vec_binary(path: Path | str, vectors: Vectors) -> None:
-    """The header, and each word, its float32 and a newline, as the original tool writes them."""
-    table_VD = vectors.table_VD.astype("<f4")
-
-    def pieces():
-        yield _header(vectors)
-        for word, vector_D in zip(vectors.words, table_VD, strict=True):
-            yield _encoded(word) + b" " + vector_D.tobytes() + b"\n"
-
-    _write(Path(path), vectors, pieces)
-
-
-def write_glove(path: Path | str, vectors: Vectors) -> None:
-    """Lines of a word and its numbers to nine digits."""
-    _write(Path(path), vectors, lambda: _lines(vectors))
-
-
-def _header(vectors: Vectors) -> bytes:
-    return b"%d %d\n" % vectors.table_VD.shape
-
-
-def _lines(vectors: Vectors) -> Iterator[bytes]:
-    numbers = " ".join(["%.9g"] * vectors.width)
-    for word, vector_D in zip(vectors.words, vectors.table_VD, strict=True):
-        yield _encoded(word) + b" " + (numbers % tuple(vector_D.tolist())).encode() + b"\n"
-
-
-def _encoded(word: str) -> bytes:
-    return word.encode("utf-8", "surrogateescape")
-
-
-def _write(path: Path, vectors: Vectors, pieces: Callable) -> None:
-    """All pieces into a file that appears whole or not at all."""
-    _check_writable(vectors)
-    with storage_errors(path):
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")
-        try:
-            with open(handle, "wb") as raw:
-                if path.suffix.lower() == ".gz":  # no name and no time in it: equal vectors, equal files
-                    with gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as file:
-                        file.writelines(pieces())
-                else:
-                    raw.writelines(pieces())
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-
-
-def _check_writable(vectors: Vectors) -> None:
-    """Raises DataError for what a reader would refuse or read as something else."""
-    for number, word in enumerate(vectors.words, start=1):
-        if not word or " " in word or "\n" in word or word != word.strip("\r"):
-            raise DataError(
-                f"word {number} {word!r} has a blank or a line's end in it, or nothing; rename it"
-            )
-    if len(vectors.places) != len(vectors.words):
-        twice = next(word for i, word in enumerate(vectors.words) if vectors.places[word] != i)
-        raise DataError(f"word {twice!r} is there twice; remove one of them")
-    if not vectors.words or not vectors.width:
-        raise DataError(f"vectors of shape {vectors.table_VD.shape} make no file; give a word and a number")
-    finite_V = np.isfinite(vectors.table_VD).all(axis=1)
-    if not finite_V.all():
-        raise DataError(f"the vector of {vectors.words[int(np.argmin(finite_V))]!r} is not finite")

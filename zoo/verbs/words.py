@@ -6,13 +6,8 @@ import zoo
 from zoo.errors import ConfigError
 from zoo.inference.words import evaluate_analogies, evaluate_similarity, neighbours
 from zoo.pretrained.tables import vectors_of
-from zoo.pretrained.vectors import (
-    Vectors,
-    read_vectors,
-    write_glove,
-    write_word2vec_binary,
-    write_word2vec_text,
-)
+from zoo.pretrained.vectors import Vectors, read_vectors
+from zoo.pretrained.write_vectors import write_glove, write_word2vec_binary, write_word2vec_text
 
 WRITERS = {".txt": write_word2vec_text, ".bin": write_word2vec_binary, ".glove": write_glove}
 SHOWN = 10  # neighbours of a word
