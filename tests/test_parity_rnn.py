@@ -318,6 +318,26 @@ def test_all_tensors_that_do_not_fit_are_named_in_one_line():
     )
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(value):
+    """In half precision too, whose tensors are made float32 on the way."""
+    settings = goldens.MODELS["model_lstm"]
+    tensors = {name: np.zeros(shape, np.float16) for name, shape in goldens.shapes(settings).items()}
+    config = config_of(settings)
+    tensors["rnn.weight_hh_l0"][3, 1] = tensors["rnn.bias_ih_l0"][2] = value
+    said = refusal(torch_rnn.from_torch, tensors, config)
+    assert (
+        said.startswith(f"tensor rnn.weight_hh_l0 is {value} at [3, 1], and so ") and "rnn.bias_ih_l0" in said
+    )
+    recurrent = {name.removeprefix("rnn."): x for name, x in tensors.items() if name.startswith("rnn.")}
+    said = refusal(torch_rnn.stack_from_torch, recurrent, config)
+    assert said.startswith(f"tensor weight_hh_l0 is {value} at [3, 1]")
+    weights = keras_weights("lstm", 2)
+    weights[1][4][0, 2] = value
+    said = refusal(keras_rnn.stack_from_keras, weights, keras_config("lstm", weights))
+    assert said.startswith(f"tensor layer1_reverse/recurrent_kernel is {value} at [0, 2];")
+
+
 def test_an_elman_networks_nonlinearity_must_be_told():
     tensors = goldens.weights(goldens.CASES["elman_tanh"])
     message = refusal(torch_rnn.config_from_torch, tensors)

@@ -27,6 +27,7 @@ import numpy as np
 
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.rnn import CELLS, RNNConfig
+from zoo.pretrained.finite import check_finite
 from zoo.pretrained.rnn_biases import biases_from, biases_of
 from zoo.pretrained.tensors import as_floats, check_tensors
 
@@ -43,10 +44,11 @@ def stack_from_keras(weights: Sequence[Sequence[np.ndarray]], config: RNNConfig)
     """The parameters of a stack: {"layer0": {"w_in": ..., ...}, "layer0_reverse": ...}, NumPy arrays.
 
     Raises CheckpointError, one line that lists the arrays that are missing, unexpected or of another
-    shape, and ConfigError for layers that Keras does not have.
+    shape or names one that is not finite, and ConfigError for layers that Keras does not have.
     """
     wanted = shapes(config)
     arrays = named(weights, config.num_directions)
+    check_finite(arrays)
     if not any(name.endswith("/bias") for name in arrays):
         arrays |= {name: np.zeros(shape, np.float16) for name, shape in wanted.items() if "/bias" in name}
     check_tensors(arrays, wanted, what=f"stack of {config.num_layers} {config.cell}", remedy=REMEDY)

@@ -27,6 +27,7 @@ import numpy as np
 
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.rnn import CELLS, RNNConfig
+from zoo.pretrained.finite import check_finite
 from zoo.pretrained.rnn_biases import biases_from, biases_of
 from zoo.pretrained.tensors import as_floats, check_tensors, listed
 from zoo.sharding import stored_size
@@ -42,8 +43,9 @@ def stack_from_torch(tensors: Mapping[str, np.ndarray], config: RNNConfig) -> di
     """The parameters of a stack: {"layer0": {"w_in": ..., ...}, "layer0_reverse": ...}, NumPy arrays.
 
     Raises CheckpointError, one line that lists the tensors that are missing, unexpected or of another
-    shape, and ConfigError for layers that torch does not have.
+    shape or names one that is not finite, and ConfigError for layers that torch does not have.
     """
+    check_finite(tensors)
     wanted = shapes(config)
     tensors = with_biases(tensors, wanted)
     check_tensors(tensors, wanted, what=f"stack of {config.num_layers} {config.cell}", remedy=REMEDY)
@@ -133,6 +135,7 @@ def from_torch(tensors: Mapping[str, np.ndarray], config: RNNConfig) -> dict:
 
     Of a tied model the decoder's weight may be left out. Raises as `stack_from_torch` does.
     """
+    check_finite(tensors)
     wanted = model_shapes(config)
     tensors = with_rnn_biases(tensors, config)
     untied = []
