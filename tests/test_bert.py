@@ -197,6 +197,14 @@ def test_token_types_and_positions_change_what_is_read():
     assert np.abs(plain_BTD[0, 0] - plain_BTD[0, 1]).max() > 0.01
 
 
+def test_a_model_with_one_type_reads_both_texts_alike():
+    config = dataclasses.replace(TINY, num_token_types=1)
+    model, params = zoo.create(config), random_params(config)
+    tokens = np.full((1, 6), 7)
+    x_BTD, _ = model.features(params, {"tokens": tokens, "token_types": np.array([[0, 0, 0, 1, 1, 1]])})
+    np.testing.assert_array_equal(x_BTD, model.features(params, tokens)[0])
+
+
 def test_robertas_positions_count_from_two():
     roberta = dataclasses.replace(TINY, position_offset=2)
     params = random_params(roberta)

@@ -165,7 +165,8 @@ class BERT(nn.Module):
         place_BT = inputs.get("positions", jnp.arange(T)[None]) + cfg.position_offset
         x_BTD = self.tokens(tokens_BT, cfg.dtype) + self.positions(place_BT, cfg.dtype)
         if cfg.num_token_types:
-            types_BT = inputs.get("token_types", jnp.zeros_like(tokens_BT))
+            zeros_BT = jnp.zeros_like(tokens_BT)  # one type tells no texts apart
+            types_BT = inputs.get("token_types", zeros_BT) if cfg.num_token_types > 1 else zeros_BT
             x_BTD += self.token_types(types_BT, cfg.dtype)
         x_BTD = dropout(self.norm(x_BTD), cfg.dropout_rate, dropout_key(self))
         x_BTD, _ = self.blocks(x_BTD, seen(inputs))

@@ -1,6 +1,8 @@
 """Records as numbers, kind by kind.
 
     classify    text, wrapped                          text </s> text_pair, wrapped, where there are pairs
+                [CLS] a [SEP]                          [CLS] a [SEP] b [SEP]      of types 0 0 0 1 1 (BERT)
+                <s> a </s>                             <s> a </s> </s> b </s>     no types (RoBERTa)
     tag         a token and a tag for every word       slots has a label besides
     pairs       source, wrapped                        <s> target </s>
 
@@ -23,7 +25,9 @@ from zoo.data.examples.padded import Pairs, Ragged, Sequences
 from zoo.data.examples.record import Record
 from zoo.data.files import Document
 from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokenizers.bpe import BPETokenizer
 from zoo.data.tokenizers.word import WordTokenizer
+from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError
 
 Words = tuple[str, ...]
@@ -54,18 +58,24 @@ def encode_texts(
     records: Sequence[Record], tokenizer: Tokenizer, known: Sequence[str], *, wrap: str, max_length: int
 ) -> Sequences:
     """tokens of records of the kind classify, and the label of those that have one."""
-    before, behind, end = _marks(tokenizer, wrap)
+    before, behind, _ = _marks(tokenizer, wrap)
     firsts = encode_all(records, "text", tokenizer)
     with_pair = [record for record in records if "text_pair" in record.fields]
     seconds = iter(encode_all(with_pair, "text_pair", tokenizer))
-    rows, is_cut = [], []
+    rows, types, is_cut = [], [], []
     for record, first in zip(records, firsts, strict=True):
-        second = [*end, *next(seconds)] if "text_pair" in record.fields else []
-        room = max_length - len(before) - len(behind)
+        has_pair = "text_pair" in record.fields
+        second = next(seconds) if has_pair else []
+        between = _between(tokenizer) if has_pair else []
+        room = max_length - len(before) - len(between) - len(behind)
         is_cut.append(len(first) + len(second) > room)
         keep = _shares(len(first), len(second), room)
-        rows.append(np.array([*before, *first[: keep[0]], *second[: keep[1]], *behind], np.int32))
-    return Sequences(Ragged.of(rows), {}, _labels(records, known), np.array(is_cut, bool))
+        one = [*before, *first[: keep[0]], *between]
+        other = [*second[: keep[1]], *behind]
+        rows.append(np.array([*one, *other], np.int32))
+        types.append(np.repeat([0, int(has_pair)], [len(one), len(other)]))
+    per_token = {"token_types": Ragged.of(types)} if with_pair and has_types(tokenizer) else {}
+    return Sequences(Ragged.of(rows), per_token, _labels(records, known), np.array(is_cut, bool))
 
 
 def encode_words(
@@ -138,11 +148,24 @@ def _marks(tokenizer: Tokenizer, wrap: str) -> tuple[list[int], list[int], list[
     return begin * first, end * last, end
 
 
+def has_types(tokenizer: Tokenizer) -> bool:
+    """Whether models of this vocabulary tell two texts of a row apart by types, as BERT does."""
+    return isinstance(tokenizer, WordPieceTokenizer)
+
+
+def _between(tokenizer: Tokenizer) -> list[int]:
+    """What stands between two texts: the end mark, and twice where the beginning has another, as RoBERTa
+    has it."""
+    _, _, end = _marks(tokenizer, "none")
+    return 2 * end if isinstance(tokenizer, BPETokenizer) and tokenizer.bos != tokenizer.eot else end
+
+
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """How much of two lengths to keep in `room`: all, or the longer one cut until it is the shorter."""
-    half = room // 2
+    """How much of two lengths to keep in `room`: all, or the longer one cut until it is the shorter.
+
+    Of an odd room the longer one gets the larger half, of two equals the second, as in `tokenizers`.
+    """
     if first + second <= room:
         return first, second
-    if second <= half:
-        return room - second, second
-    return (first, room - first) if first <= half else (room - half, half)
+    least = min(first, second, room // 2)
+    return (least, room - least) if first <= second else (room - least, least)

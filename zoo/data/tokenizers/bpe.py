@@ -24,6 +24,7 @@ from zoo.errors import DataError
 VOCAB = ("encoder.json", "vocab.json")
 MERGES = ("vocab.bpe", "merges.txt")
 EOT = "<|endoftext|>"
+BEGIN, END = "<s>", "</s>"  # RoBERTa's (arXiv 1907.11692)
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,12 @@ class BPETokenizer:
 
     @property
     def eot(self) -> int | None:
-        return self.vocab.get(EOT)
+        """<|endoftext|>, or </s> in a vocabulary that has RoBERTa's marks instead."""
+        return self.vocab.get(EOT, self.vocab.get(END))
 
     @property
     def bos(self) -> int | None:
-        return self.eot
+        return self.vocab.get(BEGIN, self.eot)
 
     @cached_property
     def digest(self) -> str:
@@ -68,7 +70,9 @@ class BPETokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; the end of text, and padding of a vocabulary, decode to nothing."""
-        return self._library.decode([i for i in map(int, ids) if i != self.eot and i < self.vocab_size])
+        return self._library.decode(
+            [i for i in map(int, ids) if i not in (self.bos, self.eot) and i < self.vocab_size]
+        )
 
     def save(self, folder: Path) -> None:
         write_note(folder, name=self.name, digest=self.digest)
