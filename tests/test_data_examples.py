@@ -582,8 +582,6 @@ def test_guessing_takes_the_most_frequent_answer_of_training():
         ({"vocab_size": -1}, "vocab_size=-1"),
         ({"valid_fraction": 1.0}, "valid_fraction=1.0"),
         ({"columns": ("text",)}, "columns='text' is not field=column"),
-        ({"kind": "slots", "wrap": "both"}, "a mark has no tag in kind=slots"),
-        ({"kind": "tag", "tokenizer": "byte"}, "set tokenizer=word"),
         ({"tokenizer": "wordpiece"}, "needs vocab_path"),
         ({"tokenizer": "char", "vocab_path": "x"}, "is not read by tokenizer=char"),
         ({"tokenizer": "sentencepiece"}, "needs vocab_size"),

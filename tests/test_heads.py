@@ -185,6 +185,21 @@ def test_a_crf_begins_as_a_softmax():
     assert np.any(params["emissions"]["w"])
 
 
+@pytest.mark.parametrize("head", ["tagger-crf", "tagger-softmax", "joint-crf"])
+def test_a_word_is_tagged_by_the_features_of_its_first_piece(head):
+    model = model_of(HEADS[head])
+    params = parameters(model)
+    starts = np.array([[0, 2, 3], [0, 0, 0], [1, 2, 0], [1, 0, 0]], np.int32)
+    words = {"word_starts": starts, "word_counts": np.array([3, 1, 2, 1], np.int32)}
+    whole, _ = read(model, params, inputs())
+    some, said = read(model, params, inputs() | words)
+    whole, some = (x["slots"] if isinstance(x, dict) else x for x in (whole, some))
+    said = said["slots"] if isinstance(said, dict) else said
+    for row in range(B):
+        np.testing.assert_allclose(some[row], whole[row][starts[row]], atol=1e-6)
+    assert said.emissions_BTC.shape[1] == 3
+
+
 def test_joint_attention_equals_a_loop_over_words():
     cfg = HEADS["joint-softmax"]
     params = parameters(model_of(cfg))

@@ -30,6 +30,7 @@ LETTERS = {
     "B": "batch",
     "T": "positions",
     "S": "attended positions",
+    "W": "words, of several pieces each",
     "V": "vocabulary",
     "D": "model width",
     "E": "model width, outgoing",

@@ -15,10 +15,12 @@ from zoo.data import ExamplesConfig
 from zoo.data.examples import labels
 from zoo.data.examples.one_pass import OnePass, one_pass
 from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, check_inputs, make_record
+from zoo.data.examples.records.spans import make_text_record
 from zoo.errors import ConfigError, DataError
 from zoo.inference.translate import translate
 from zoo.pretrained import from_pretrained
 from zoo.run import recipe_of
+from zoo.scores import scheme_of, spans
 from zoo.tasks.inputs import inputs_of
 
 
@@ -26,7 +28,8 @@ def predict(folder: str | os.PathLike, examples: Sequence[Mapping]) -> list[dict
     """What the run in `folder` says of each of the examples, in their order.
 
     An example has the inputs of the run's kind of data: {"text"} and perhaps {"text_pair"}, {"words": [...]},
-    or {"source"}. The answer is the same with "label" and "probability", "tags", both, or "target".
+    or {"source"}. The answer is the same with "label" and "probability", "tags", both, or "target". A
+    {"text"} to be tagged is cut into words, and has "spans" instead: start, end and label of each entity.
     Raises DataError for an empty text, another field, or a sentence that is longer than the run's rows.
     """
     kind = kind_of(folder)
@@ -47,6 +50,11 @@ def kind_of(folder: str | os.PathLike) -> str:
 
 def record_of(example: Mapping, kind: str, where: str) -> Record:
     """An example of Python objects as a record; DataError for what is no input of `kind`."""
+    if kind in ("tag", "slots") and isinstance(example, Mapping) and example.keys() == {"text"}:
+        text = example["text"]
+        if not isinstance(text, str) or not is_unicode(text):
+            raise DataError(f"{where}: text is no valid text; give a str")
+        return make_text_record(text, where)
     known = {name: list if name == "words" else str for name in KINDS[kind] if name in INPUTS}
     shape = "{" + ", ".join(f"{name!r}: {cls.__name__}" for name, cls in known.items()) + "}"
     if not isinstance(example, Mapping):
@@ -114,7 +122,8 @@ def predictions(model, params, task, dataset: OnePass) -> list[dict]:
         for row, number in enumerate(dataset.numbers(i)):
             if number >= 0:
                 record = dataset.records[number]
-                said[number] = record.fields | named(found, row, record, dataset)
+                asked = {"text": record.text} if record.offsets else record.fields
+                said[number] = asked | named(found, row, record, dataset)
     return said
 
 
@@ -126,5 +135,18 @@ def named(found: Mapping[str, np.ndarray], row: int, record: Record, dataset: On
         answer["probability"] = round(float(found["probability"][row]), 6)
     if "tags" in found:
         length = len(record.fields["words"])
-        answer["tags"] = [dataset.tags[tag] for tag in found["tags"][row, :length]]
+        tags = [dataset.tags[tag] for tag in found["tags"][row, :length]]
+        answer |= {"spans": spans_of(record, tags, dataset.tags)} if record.offsets else {"tags": tags}
     return answer
+
+
+def spans_of(record: Record, tags: Sequence[str], known: Sequence[str]) -> list[dict]:
+    """Where the entities that `tags` name stand in the text of a record; where the known tags name no
+    entities, every word that is not O."""
+    scheme = scheme_of(known)
+    found = spans(tags, scheme) if scheme else {(tag, i, i + 1) for i, tag in enumerate(tags) if tag != "O"}
+    said = []
+    for kind, first, end in sorted(found, key=lambda span: span[1]):
+        start, stop = record.offsets[first][0], record.offsets[end - 1][1]
+        said.append({"start": start, "end": stop, "label": kind, "text": record.text[start:stop]})
+    return said

@@ -80,6 +80,13 @@ def encoded(encoder, inputs, state):
     return x_BTD, inputs.get("lengths", jnp.full(B, T))
 
 
+def at_words(x_BTD, inputs):
+    """The features at the first piece of every word, [B, W, D]; where tokens are words, all of them."""
+    if "word_starts" not in inputs:
+        return x_BTD
+    return jnp.take_along_axis(x_BTD, inputs["word_starts"][..., None], axis=1)
+
+
 def logits(linear, x):
     """A linear layer "BD,DC->BC" of features [..., D], computed in at least float32."""
     x_BD = x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))

@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.layers import Linear, dropout, dropout_key
-from zoo.models.heads import HeadConfig, encoded, logits, not_negative, one_of
+from zoo.models.heads import HeadConfig, at_words, encoded, logits, not_negative, one_of
 from zoo.models.pooling import AdditiveAttention, last
 from zoo.models.rnn import RNNConfig
 from zoo.models.tagger import DECODERS, num_decoder_params
@@ -90,7 +90,8 @@ class Joint(nn.Module):
         x_BTD, lengths_B = encoded(self.encoder, inputs, state)
         end_B1D = last(x_BTD, lengths_B, num_directions=cfg.num_directions)[:, None]
         intent_B1D = jnp.concatenate([self.intent_attention(x_BTD, lengths_B, end_B1D), end_B1D], axis=-1)
-        slots_BTD = jnp.concatenate([self.slot_attention(x_BTD, lengths_B, x_BTD), x_BTD], axis=-1)
+        words_BTD = at_words(x_BTD, inputs)
+        slots_BTD = jnp.concatenate([self.slot_attention(x_BTD, lengths_B, words_BTD), words_BTD], axis=-1)
         return {
             "intent": dropout(intent_B1D[:, 0], cfg.dropout_rate, dropout_key(self)),
             "slots": dropout(slots_BTD, cfg.dropout_rate, dropout_key(self)),

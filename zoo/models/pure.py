@@ -24,7 +24,7 @@ from zoo import sharding
 
 INPUTS = (
     *("tokens", "positions", "segments", "lengths", "token_types"),
-    *("source", "source_lengths", "characters"),
+    *("source", "source_lengths", "characters", "word_starts", "word_counts"),
 )
 
 
@@ -45,7 +45,8 @@ class Model:
     "positions" [B, T] (default 0, 1, 2, ...) and "segments" [B, T] (the document of each position of a
     packed row, from 1; 0 is padding), or "lengths" [B] (how many tokens of each row are there to be
     read; the rest pads the row on the right). BERT reads "token_types" [B, T] too (default 0), models of
-    pairs "source" [B, S] and "source_lengths" [B], models of spelling the "characters" [B, T, 50].
+    pairs "source" [B, S] and "source_lengths" [B], models of spelling the "characters" [B, T, 50], taggers
+    of words in several pieces "word_starts" [B, W], the first piece of each, and "word_counts" [B].
     """
 
     config: Any
@@ -144,7 +145,8 @@ def as_inputs(inputs) -> dict:
     unknown = sorted(set(inputs) - set(INPUTS))
     if unknown or "tokens" not in inputs:
         raise ValueError(f"inputs {sorted(inputs)}: expected 'tokens' and any of {', '.join(INPUTS[1:])}")
-    for name, row in (("lengths", "tokens"), ("source_lengths", "source")):
+    rows = {"lengths": "tokens", "source_lengths": "source", "word_counts": "word_starts"}
+    for name, row in rows.items():
         if name in inputs and row in inputs:
             check_lengths(name, inputs[name], inputs[row].shape[1])
     return dict(inputs)

@@ -1,8 +1,12 @@
-"""Tagger: a tag for every position, over any encoder.
+"""Tagger: a tag for every word, over any encoder.
 
 By default the LSTM-CRF of Lample et al. 2016 ("Neural Architectures for Named Entity Recognition", arXiv
 1603.01360) without its model of characters: a bidirectional LSTM, and a CRF that knows which tag follows
-which. The decoder `softmax` takes every position on its own.
+which. The decoder `softmax` takes every word on its own.
+
+A word in several pieces is tagged at its first, as in BERT (Devlin et al. 2018, section 5.3):
+
+    tokens  [CLS] un ##broken film [SEP] ─ encoder ─ features ─ at un, film ─ tags
 """
 
 import functools
@@ -13,7 +17,7 @@ import flax.linen as nn
 
 from zoo.crf import Chain, PerToken
 from zoo.layers import Linear, constant, dropout, dropout_key, parameter
-from zoo.models.heads import HeadConfig, encoded, logits, not_negative, one_of
+from zoo.models.heads import HeadConfig, at_words, encoded, logits, not_negative, one_of
 from zoo.models.rnn import RNNConfig
 
 
@@ -60,7 +64,7 @@ class Tagger(nn.Module):
 
     def features(self, inputs, state):
         x_BTD, _ = encoded(self.encoder, inputs, state)
-        return dropout(x_BTD, self.config.dropout_rate, dropout_key(self)), None
+        return dropout(at_words(x_BTD, inputs), self.config.dropout_rate, dropout_key(self)), None
 
     def readout(self, x_BTD):
         """Features of whole rows to their distribution over tags."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from zoo.errors import ConfigError
 from zoo.scores import accuracy, entity_scores, scheme_of, sentence_accuracy
-from zoo.tasks.inputs import inputs_of
+from zoo.tasks.inputs import counts_of_words, inputs_of
 from zoo.tasks.tag import named, tag_accuracy
 
 
@@ -44,7 +44,7 @@ class Slots:
         """Sums over the rows: "loss", an utterance's intent in nats and its slots in nats per word (as
         Goo et al. 2018 do it, so that long utterances count no more than short ones), and "weight"."""
         read, targets = readout(x), batch["targets"]
-        lengths_B, present_B = batch["inputs"]["lengths"], batch["present"]
+        lengths_B, present_B = counts_of_words(batch["inputs"]), batch["present"]
         logp_BC = jax.nn.log_softmax(read["intent"])
         is_target_BC = jnp.arange(logp_BC.shape[-1]) == targets["label"][:, None]
         intent_B = -jnp.where(is_target_BC, logp_BC, 0).sum(-1)
@@ -61,7 +61,7 @@ class Slots:
         return {
             "label": probability_BC.argmax(-1),
             "probability": probability_BC.max(-1),
-            "tags": read["slots"].best(inputs["lengths"]),
+            "tags": read["slots"].best(counts_of_words(inputs)),
         }
 
     def outputs(self, model, params, x, batch) -> dict:
@@ -70,7 +70,7 @@ class Slots:
         return {
             "intent": found["label"],
             "predicted": found["tags"],
-            "lengths": batch["inputs"]["lengths"],
+            "lengths": counts_of_words(batch["inputs"]),
             "present": batch["present"],
             **batch["targets"],
         }

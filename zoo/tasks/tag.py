@@ -1,7 +1,7 @@
 """Tagging: one tag for every word.
 
 example    Anna  Smith  sleeps        tokens [T], length
-tags       B-PER I-PER  O             tags [T]
+tags       B-PER I-PER  O             tags [T], or [W] of words in several pieces
 
 What is read out of the features is a distribution over rows of tags (zoo/crf.py): a softmax for every
 word, or a CRF for the row as a whole. It knows its own loss and its best tags.
@@ -14,7 +14,7 @@ from typing import ClassVar
 import numpy as np
 
 from zoo.scores import accuracy, entity_scores, scheme_of
-from zoo.tasks.inputs import inputs_of
+from zoo.tasks.inputs import counts_of_words, inputs_of
 
 
 @dataclass(frozen=True)
@@ -34,20 +34,20 @@ class Tag:
 
     def loss(self, x_BTD, readout, batch) -> dict:
         """Sums over the batch: "loss" in nats and "weight", the number of words."""
-        lengths_B, present_B = batch["inputs"]["lengths"], batch["present"]
+        lengths_B, present_B = counts_of_words(batch["inputs"]), batch["present"]
         nats_B = readout(x_BTD).nats(batch["targets"], lengths_B)
         return {"loss": (nats_B * present_B).sum(), "weight": (lengths_B * present_B).sum()}
 
     def predict(self, model, params, x_BTD, inputs) -> dict:
         """The best "tags" [B, T] of each row."""
-        return {"tags": model.readout(params, x_BTD).best(inputs["lengths"])}
+        return {"tags": model.readout(params, x_BTD).best(counts_of_words(inputs))}
 
     def outputs(self, model, params, x_BTD, batch) -> dict:
         """What metrics() compares: the best tags of each row and the right ones."""
         return {
             "predicted": self.predict(model, params, x_BTD, batch["inputs"])["tags"],
             "tags": batch["targets"],
-            "lengths": batch["inputs"]["lengths"],
+            "lengths": counts_of_words(batch["inputs"]),
             "present": batch["present"],
         }
 

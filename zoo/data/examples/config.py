@@ -68,15 +68,6 @@ class ExamplesConfig:
         for column in self.columns:
             if not all(column.partition("=")):
                 raise ConfigError(f"columns={column!r} is not field=column, for example text=review")
-        if self.kind in ("tag", "slots") and self.wrap != "none":
-            raise ConfigError(
-                f"wrap={self.wrap} adds marks, and a mark has no tag in kind={self.kind}; set wrap=none"
-            )
-        if self.kind in ("tag", "slots") and self.tokenizer != "word":
-            raise ConfigError(
-                f"tokenizer={self.tokenizer} cuts words up, and kind={self.kind} has one tag a word; "
-                "set tokenizer=word"
-            )
         check_settings(self)
 
     @property

@@ -4,6 +4,7 @@
                 [CLS] a [SEP]                          [CLS] a [SEP] b [SEP]      of types 0 0 0 1 1 (BERT)
                 <s> a </s>                             <s> a </s> </s> b </s>     no types (RoBERTa)
     tag         a token and a tag for every word       slots has a label besides
+                [CLS] un ##broken film [SEP]           a tag for every word, at its first piece
     pairs       source, wrapped                        <s> target </s>
 
 `wrap` puts marks around a text or a source: none; end: `</s>` behind it; both: `<s>` before it as well. The
@@ -37,7 +38,9 @@ WRAPS = {"none": (False, False), "end": (False, True), "both": (True, True)}
 
 
 def texts_of(record: Record) -> tuple[str, ...]:
-    """The texts of a record, of any kind but tagged words."""
+    """The texts of a record; words are one, with blanks between."""
+    if "words" in record.fields:
+        return (" ".join(record.fields["words"]),)
     names = [name for name in ("text", "text_pair", "source", "target") if name in record.fields]
     return tuple(cast(str, record.fields[name]) for name in names)
 
@@ -98,6 +101,75 @@ def encode_words(
         ]
         per_token["tags"] = Ragged.of([row[:max_length] for row in tags])
     return Sequences(tokens, per_token, _labels(records, known_labels), is_cut_N)
+
+
+def encode_pieces(
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    known_tags: Sequence[str],
+    known_labels: Sequence[str],
+    *,
+    wrap: str,
+    max_length: int,
+) -> Sequences:
+    """tokens of records of the kinds tag and slots whose words are pieces or stand between marks.
+
+    Each word's first piece is in "word_starts", and the tags are the words'. What is too long is cut before
+    a word; of a first word that is itself too long, a part remains.
+    """
+    before, behind, _ = _marks(tokenizer, wrap)
+    room = max_length - len(before) - len(behind)
+    pieces_of = _pieces(records, tokenizer)
+    rows, starts, counts, is_cut = [], [], [], []
+    for record in records:
+        pieces = [pieces_of[word] for word in record.fields["words"]]
+        ends = np.cumsum([len(each) for each in pieces])
+        count = max(1, int(np.searchsorted(ends, room, side="right")))
+        kept = np.concatenate(pieces[:count])[:room]
+        rows.append(np.array([*before, *kept, *behind], np.int32))
+        starts.append(len(before) + np.array([0, *ends[: count - 1]]))
+        counts.append(count)
+        is_cut.append(ends[-1] > room)
+    per_word = {"word_starts": Ragged.of(starts)}
+    if all("tags" in record.fields for record in records):
+        per_word["tags"] = Ragged.of(
+            [
+                labels.numbers(cast(Words, record.fields["tags"]), known_tags, record.where, "tag")[:count]
+                for record, count in zip(records, counts, strict=True)
+            ]
+        )
+    return Sequences(
+        Ragged.of(rows), {}, _labels(records, known_labels), np.array(is_cut, bool), per_word=per_word
+    )
+
+
+def words_are_tokens(tokenizer: Tokenizer, wrap: str) -> bool:
+    """Whether a tagged sentence is its words and nothing else."""
+    return isinstance(tokenizer, WordTokenizer) and wrap == "none"
+
+
+def sizes_of_words(records: Sequence[Record], tokenizer: Tokenizer, wrap: str) -> list[int]:
+    """How many tokens each tagged sentence is, uncut, its marks included."""
+    before, behind, _ = _marks(tokenizer, wrap)
+    if isinstance(tokenizer, WordTokenizer):
+        counts = [len(record.fields["words"]) for record in records]
+    else:
+        pieces_of = _pieces(records, tokenizer)
+        counts = [sum(len(pieces_of[word]) for word in record.fields["words"]) for record in records]
+    return [len(before) + count + len(behind) for count in counts]
+
+
+def _pieces(records: Sequence[Record], tokenizer: Tokenizer) -> dict[str, np.ndarray]:
+    """The tokens of every word that occurs: at least one, where nothing is left of it the unknown one.
+
+    A tokenizer that spells text out sees a blank before the word, as there would be in a text.
+    """
+    words = dict.fromkeys(word for record in records for word in record.fields["words"])
+    if isinstance(tokenizer, WordTokenizer):
+        return {word: tokenizer.encode_words([word]) for word in words}
+    blank = " " if tokenizer.spells_text else ""
+    found = {word: tokenizer.encode(blank + word) for word in words}
+    return {word: ids if len(ids) else np.array([tokenizer.unk], np.int32) for word, ids in found.items()}
 
 
 def encode_pairs(

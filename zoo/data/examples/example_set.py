@@ -158,7 +158,7 @@ def make_examples(parts: Parts, cfg: ExamplesConfig, seed: int, evaluate: str = 
     classes, tags = labels.names_of(parts, source)
     train, evaluated = (encode(parts[part], tokenizer, classes, tags, cfg) for part in ("train", evaluate))
     for part in sorted(parts.keys() - {"train"}):
-        check_whole(parts[part], cfg)
+        check_whole(parts[part], tokenizer, cfg)
     dataset = ExampleSet(
         *(cfg, tokenizer, classes, tags, parts[evaluate], evaluated), seed, parts, train, evaluate
     )

@@ -10,7 +10,14 @@ import numpy as np
 
 from zoo.data.examples.buckets import Batches, Buckets
 from zoo.data.examples.config import ExamplesConfig
-from zoo.data.examples.encoding import encode_pairs, encode_texts, encode_words
+from zoo.data.examples.encoding import (
+    encode_pairs,
+    encode_pieces,
+    encode_texts,
+    encode_words,
+    sizes_of_words,
+    words_are_tokens,
+)
 from zoo.data.examples.padded import Pairs, Sequences
 from zoo.data.examples.record import Record
 from zoo.data.tokenizers import Tokenizer
@@ -64,11 +71,10 @@ class OnePass:
         return layout.rows(batches.numbers_MB[i][list(rows)], batches.shapes_MK[i])
 
     def _buckets(self, layout: Layout, numbers_N: np.ndarray) -> Buckets:
-        limits = (self.cfg.max_length, self.cfg.max_target_length)
+        last = self.cfg.max_target_length if isinstance(layout, Pairs) else self.cfg.max_length
         lengths_NK = layout.lengths_NK[numbers_N]
-        return Buckets(
-            numbers_N, lengths_NK, limits[: lengths_NK.shape[1]], self.cfg.bucket, self.cfg.batch_size
-        )
+        limits = (self.cfg.max_length, last)[-lengths_NK.shape[1] :]
+        return Buckets(numbers_N, lengths_NK, limits, self.cfg.bucket, self.cfg.batch_size)
 
 
 def encode(
@@ -88,8 +94,10 @@ def encode(
             max_length=cfg.max_length,
             max_target_length=cfg.max_target_length,
         )
-    words = cast(WordTokenizer, tokenizer)  # the configuration allows no other for these kinds
-    return encode_words(records, words, tags, classes, max_length=cfg.max_length)
+    if words_are_tokens(tokenizer, cfg.wrap):
+        words = cast(WordTokenizer, tokenizer)
+        return encode_words(records, words, tags, classes, max_length=cfg.max_length)
+    return encode_pieces(records, tokenizer, tags, classes, wrap=cfg.wrap, max_length=cfg.max_length)
 
 
 def one_pass(
@@ -101,20 +109,22 @@ def one_pass(
 ) -> OnePass:
     """These records for a run with this configuration, tokenizer and names; DataError for a tagged sentence
     that is longer than a row."""
-    check_whole(records, cfg)
+    check_whole(records, tokenizer, cfg)
     layout = encode(records, tokenizer, classes, tags, cfg)
     if layout.is_cut_N.any():
         log.warning("%s of %s are too long and were cut", f"{layout.is_cut_N.sum():,}", f"{len(records):,}")
     return OnePass(cfg, tokenizer, tuple(classes), tuple(tags), tuple(records), layout)
 
 
-def check_whole(records: Sequence[Record], cfg: ExamplesConfig) -> None:
+def check_whole(records: Sequence[Record], tokenizer: Tokenizer, cfg: ExamplesConfig) -> None:
     """DataError where a sentence whose every word gets a tag is longer than a row."""
     if cfg.kind not in ("tag", "slots"):
         return
-    longest = max(records, key=lambda record: len(record.fields["words"]))
-    if (size := len(longest.fields["words"])) > cfg.max_length:
+    sizes = sizes_of_words(records, tokenizer, cfg.wrap)
+    if (size := max(sizes)) > cfg.max_length:
+        longest = records[sizes.index(size)]
+        what = "words" if words_are_tokens(tokenizer, cfg.wrap) else "pieces and marks"
         raise DataError(
-            f"{longest.where}: {size} words, more than max_length={cfg.max_length}, and every word counts "
+            f"{longest.where}: {size} {what}, more than max_length={cfg.max_length}, and every word counts "
             f"here; set max_length to {size} or more"
         )

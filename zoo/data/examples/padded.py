@@ -4,12 +4,16 @@
     lengths     3                           int32 [B]
     present     1                           float32 [B]
 
+    tokens      [CLS] un ##broken film [SEP] 0      where words are cut into pieces
+    word_starts       1           3                 int32 [B, W]: the first piece of each word
+    word_counts       2                             int32 [B]
+
 Where a batch has more rows than there are examples, the rest are of number -1: one padding token each (so
 that no mean is over nothing), every other number 0, present 0.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -58,28 +62,40 @@ class Sequences:
     is_cut_N: np.ndarray
     """Which of them were longer than they may be."""
 
+    per_word: Mapping[str, Ragged] = field(default_factory=dict)
+    """Numbers that go with each word, "word_starts" among them, where words are not tokens."""
+
     @property
     def lengths_NK(self) -> np.ndarray:
-        """One column, T."""
-        return self.tokens.lengths_N[:, None]
+        """One column, T, the tokens; where words are counted apart, W before it."""
+        words = [self.per_word["word_starts"].lengths_N] if self.per_word else []
+        return np.stack([*words, self.tokens.lengths_N], axis=1)
 
     def having(self, token: int) -> np.ndarray:
         """bool [N]: which examples hold this token."""
         return self.tokens.having(token)
 
     def rows(self, numbers_B: np.ndarray, shape: Sequence[int]) -> dict[str, np.ndarray]:
-        """tokens [B, T], lengths [B], present [B], and each of `per_token` [B, T] and `per_example` [B]."""
-        (T,) = shape
+        """tokens [B, T], lengths [B], present [B], each of `per_token` [B, T] and `per_example` [B], and
+        where words are counted apart word_counts [B] and each of `per_word` [B, W]."""
+        *words, T = shape
         is_there_B = numbers_B >= 0
         return {
             "tokens": self.tokens.rows(numbers_B, T),
             "lengths": _lengths(self.tokens, numbers_B),
             "present": is_there_B.astype(np.float32),
+            **(self._words(numbers_B, *words) if words else {}),
             **{name: each.rows(numbers_B, T) for name, each in self.per_token.items()},
             **{
                 name: np.where(is_there_B, each[numbers_B], 0).astype(np.int32)
                 for name, each in self.per_example.items()
             },
+        }
+
+    def _words(self, numbers_B: np.ndarray, W: int) -> dict[str, np.ndarray]:
+        counts_B = _lengths(self.per_word["word_starts"], numbers_B)
+        return {"word_counts": counts_B} | {
+            name: each.rows(numbers_B, W) for name, each in self.per_word.items()
         }
 
 

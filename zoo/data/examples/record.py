@@ -44,6 +44,12 @@ class Record:
     where: str
     """File and line, for a message about it: "data/train.tsv:12"."""
 
+    text: str = ""
+    """The text that words were found in, where they did not come as words."""
+
+    offsets: tuple[tuple[int, int], ...] = ()
+    """Where each of these words begins and ends in the text, in characters."""
+
     @property
     def key(self) -> str:
         """What a split by hash goes by: a digest of the input, so copies of a text stay together."""
@@ -51,8 +57,11 @@ class Record:
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
-def make_record(fields: dict[str, Field], where: str) -> Record:
-    """A record of which every field holds something; blanks around a label are not part of it."""
+def make_record(fields: dict[str, Field], where: str, **places) -> Record:
+    """A record of which every field holds something; blanks around a label are not part of it.
+
+    `places` are the fields of a Record that say where its text and words stand.
+    """
     if isinstance(label := fields.get("label"), str):
         fields = fields | {"label": label.strip()}
     for name, value in fields.items():
@@ -66,7 +75,7 @@ def make_record(fields: dict[str, Field], where: str) -> Record:
         raise DataError(
             f"{where}: {len(fields['words'])} words and {len(fields['tags'])} tags; give each word one tag"
         )
-    return Record(fields, where)
+    return Record(fields, where, **places)
 
 
 def inputs_in(record: Record) -> tuple[str, ...]:

@@ -56,6 +56,10 @@ class WordPieceTokenizer:
         """[CLS], where the vocabulary has it."""
         return self.ids.get(BEGIN)
 
+    @property
+    def unk(self) -> int:
+        return self.ids[UNKNOWN]
+
     @cached_property
     def lowercases(self) -> bool:
         return all(

@@ -3,7 +3,7 @@
 
     kind        one file                        a folder
     classify    .tsv .csv .jsonl                train.tsv, dev.tsv, test.tsv, ...
-    tag         .conll .bmes .txt ... .jsonl    train.conll, ...
+    tag         .conll .bmes .txt ... .jsonl    train.conll, ...  (.jsonl: words, or a text with spans)
     slots       .jsonl                          train/{seq.in, seq.out, label}, ...
     pairs       .tsv .csv .jsonl .txt (SCAN)    the same, or train.en beside train.de, ...
 
@@ -28,6 +28,7 @@ from zoo.data.examples.records.lines import read_lines
 from zoo.data.examples.records.parallel import read_parallel, read_slots
 from zoo.data.examples.records.parts import find_files, find_folders, find_parallel
 from zoo.data.examples.records.scan import PAIR, read_scan
+from zoo.data.examples.records.spans import read_tagged_lines
 from zoo.data.examples.records.tables import read_csv, read_tsv
 from zoo.data.files import kind as extension
 from zoo.errors import DataError, nearest
@@ -41,8 +42,8 @@ TABLES: dict[str, Reader] = {".tsv": read_tsv, ".csv": read_csv, ".jsonl": read_
 TAGGED = ".conll .bmes .bio .bioes .iob .iob2 .tsv".split()
 READERS: dict[str, dict[str, Reader]] = {
     "classify": TABLES,
-    "tag": {**dict.fromkeys([*TAGGED, ".txt"], read_conll), ".jsonl": read_json_lines},
-    "slots": {".jsonl": read_json_lines},
+    "tag": {**dict.fromkeys([*TAGGED, ".txt"], read_conll), ".jsonl": read_tagged_lines},
+    "slots": {".jsonl": read_tagged_lines},
     "pairs": TABLES | {".txt": read_scan},
 }
 
@@ -133,8 +134,9 @@ def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
     columns = {field: name for field, name in columns.items() if field in INPUTS}
     if kind in ("tag", "slots") and extension(path) in TAGGED:
         return read_conll(path, wanted, columns)
-    if extension(path) in TABLES:
-        return TABLES[extension(path)](path, wanted, columns)
+    readers = TABLES | {".jsonl": READERS[kind][".jsonl"]}
+    if extension(path) in readers:
+        return readers[extension(path)](path, wanted, columns)
     lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
     if kind == "pairs" and lines and PAIR.fullmatch(lines[0][1]):
         raise DataError(f"{path}:{lines[0][0]}: has a target behind OUT:; give the sources alone, one a line")

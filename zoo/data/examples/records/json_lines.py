@@ -21,11 +21,7 @@ def read_json_lines(path: Path, wanted: Sequence[str], columns: Mapping[str, str
     """The records of a file of JSON objects; blank lines are passed over. The first names the keys of all."""
     records = []
     keys: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        value = json_object(line, where, "each line is an object, {...}")
+    for where, value in json_objects(path):
         keys = keys or find_columns(list(value), wanted, columns, where)
         fields: dict[str, Field] = {}
         for field, key in keys.items():
@@ -37,27 +33,40 @@ def read_json_lines(path: Path, wanted: Sequence[str], columns: Mapping[str, str
     return records
 
 
+def json_objects(path: Path) -> list[tuple[str, dict]]:
+    """The object of each line, and where it stands; blank lines are passed over."""
+    lines = [(f"{path}:{number}", line) for number, line in enumerate(read_lines(path), start=1)]
+    remedy = "each line is an object, {...}"
+    return [(where, json_object(line, where, remedy)) for where, line in lines if line.strip()]
+
+
 def _fields(field: str, value, what: str) -> dict[str, Field]:
     """The field that a value stands for, and the references beside a target that is a list."""
     if field in LISTS:
         return {field: _strings(value, what)}
-    if field == "label" and isinstance(value, int):
-        return {field: json.dumps(value)}
+    if field == "label":
+        return {field: label_of(value, what)}
     if field == "target" and isinstance(value, list):
         references = _strings(value, what)
         return {field: references[0] if references else "", "references": references}
-    if field != "label" and isinstance(value, list):
+    if isinstance(value, list):
         return {field: " ".join(_strings(value, what))}
-    return {field: _string(value, what)}
+    return {field: string_of(value, what)}
+
+
+def label_of(value, what: str) -> str:
+    """A name, or a whole number, true or false, which are then called that."""
+    return json.dumps(value) if isinstance(value, int) else string_of(value, what)
 
 
 def _strings(value, what: str) -> tuple[str, ...]:
     if not isinstance(value, list):
         raise DataError(f"{what} is a JSON {type(value).__name__}, not a list; give a list of strings")
-    return tuple(_string(item, f"{what}[{i}]") for i, item in enumerate(value))
+    return tuple(string_of(item, f"{what}[{i}]") for i, item in enumerate(value))
 
 
-def _string(value, what: str) -> str:
+def string_of(value, what: str) -> str:
+    """A string that is valid Unicode; DataError for anything else."""
     if not isinstance(value, str):
         raise DataError(f"{what} is a JSON {type(value).__name__}, not a string; quote it")
     try:
