@@ -15,6 +15,7 @@ from zoo.schedules import (
     Cosine,
     InverseSquareRoot,
     Linear,
+    SlantedTriangle,
     StepDecay,
     WarmupStableDecay,
 )
@@ -22,9 +23,16 @@ from zoo.schedules import (
 PEAK, STEPS, WARMUP = 0.3, 50, 7
 
 
+def warmup_of(schedule):
+    """The steps that climb."""
+    if isinstance(schedule, SlantedTriangle):
+        return math.floor(schedule.warmup_fraction * STEPS + 0.5)
+    return schedule.warmup_steps
+
+
 def shapes(schedule, step):
     """The fraction of the peak at `step` after the warm-up, from the papers."""
-    w, progress = schedule.warmup_steps, None
+    w, progress = warmup_of(schedule), None
     if isinstance(schedule, Constant):
         return 1.0
     if isinstance(schedule, InverseSquareRoot):
@@ -37,15 +45,15 @@ def shapes(schedule, step):
         progress = max(0, step - first) / (STEPS - first)
         return 1 - progress * (1 - schedule.final_fraction)
     progress = (step - w) / (STEPS - w)
-    if isinstance(schedule, Linear):
+    if isinstance(schedule, Linear | SlantedTriangle):
         return 1 - progress * (1 - schedule.final_fraction)
     assert isinstance(schedule, Cosine)  # nanoGPT, train.py, get_lr with lr_decay_iters = steps
     return schedule.final_fraction + 0.5 * (1 + math.cos(math.pi * progress)) * (1 - schedule.final_fraction)
 
 
 def closed_form(schedule, step):
-    if step < schedule.warmup_steps:
-        return PEAK * (step + 1) / (schedule.warmup_steps + 1)
+    if step < warmup_of(schedule):
+        return PEAK * (step + 1) / (warmup_of(schedule) + 1)
     return PEAK * shapes(schedule, step)
 
 
@@ -54,6 +62,7 @@ def examples(warmup_steps):
         Constant(warmup_steps),
         Linear(warmup_steps, final_fraction=0.0),
         Linear(warmup_steps, final_fraction=0.25),
+        SlantedTriangle(warmup_steps / STEPS, final_fraction=0.03125),
         Cosine(warmup_steps, final_fraction=0.0),
         Cosine(warmup_steps, final_fraction=0.1),
         WarmupStableDecay(warmup_steps, decay_fraction=0.3, final_fraction=0.05),
@@ -103,7 +112,7 @@ def test_warmup_climbs_in_equal_strides_from_above_zero_to_the_peak(schedule):
 
 @every_schedule
 def test_rate_never_rises_after_the_warmup(schedule):
-    after = rates(schedule)[schedule.warmup_steps :]
+    after = rates(schedule)[warmup_of(schedule) :]
     np.testing.assert_allclose(after[0], PEAK, rtol=1e-6)
     assert (np.diff(after) <= 1e-7 * PEAK).all()
     assert (after >= 0).all()
@@ -137,6 +146,7 @@ def test_every_field_of_a_schedule_changes_the_rate(kind):
     (base,) = {type(s): s for s in examples(WARMUP) if type(s) is kind}.values()
     changes = {
         "warmup_steps": 5,
+        "warmup_fraction": 0.3,
         "final_fraction": 0.5,
         "decay_fraction": 0.5,
         "start": 12,
@@ -155,13 +165,15 @@ def test_defaults_fit_a_run_of_their_paper(kind):
 
 
 @pytest.mark.parametrize(
-    "schedule", [s for s in examples(WARMUP) if not isinstance(s, WarmupStableDecay)], ids=str
+    "schedule",
+    [s for s in examples(WARMUP) if not isinstance(s, WarmupStableDecay | SlantedTriangle)],
+    ids=str,
 )
 def test_a_run_may_end_with_its_warmup(schedule):
     np.testing.assert_allclose(rates(schedule, steps=WARMUP, last=WARMUP)[-1], PEAK, rtol=1e-6)
 
 
-@pytest.mark.parametrize("kind", SCHEDULES.values())
+@pytest.mark.parametrize("kind", [kind for kind in SCHEDULES.values() if kind is not SlantedTriangle])
 def test_a_run_shorter_than_its_warmup_ends_on_the_climb(kind):
     schedule = kind(**{"warmup_steps": 20} | ({"start": 30} if kind is StepDecay else {}))
     rate = schedule.rate(PEAK, 10)
@@ -177,10 +189,11 @@ def test_a_decay_that_warmup_leaves_no_room_for_takes_what_is_left():
 
 @pytest.mark.parametrize(
     "kind, field, value",
-    [(kind, "warmup_steps", -1) for kind in SCHEDULES.values()]
+    [(kind, "warmup_steps", -1) for kind in SCHEDULES.values() if kind is not SlantedTriangle]
+    + [(SlantedTriangle, "warmup_fraction", value) for value in (-0.1, 1.0, math.nan)]
     + [
         (kind, "final_fraction", value)
-        for kind in (Linear, Cosine, WarmupStableDecay)
+        for kind in (Linear, SlantedTriangle, Cosine, WarmupStableDecay)
         for value in (-0.1, 1.1, math.nan)
     ]
     + [(WarmupStableDecay, "decay_fraction", value) for value in (0.0, 1.5, math.nan)]
@@ -192,3 +205,14 @@ def test_bad_setting_is_one_line_with_field_and_value(kind, field, value):
         kind(**{field: value})
     message = str(caught.value)
     assert f"{kind.__name__} {field}={value!r}" in message and "\n" not in message
+
+
+def test_a_tenth_of_warmup_is_berts_schedule_without_its_first_step():
+    """Step s takes what the schedule of BERT's and transformers' fine-tuning code gives its step s + 1, of a
+    run and a warm-up one longer; theirs starts with a step of rate 0."""
+
+    def theirs(step, warmup_steps, steps):
+        return PEAK * min(step / warmup_steps, (steps - step) / (steps - warmup_steps))
+
+    ours = SlantedTriangle(0.1).rate(PEAK, STEPS)(np.arange(STEPS))
+    np.testing.assert_allclose(ours, [theirs(s + 1, 6, STEPS + 1) for s in range(STEPS)], rtol=1e-6)
