@@ -80,16 +80,6 @@ def test_of_a_long_pair_the_longer_text_is_cut_first_and_every_mark_stays(vocabu
     assert pieces(dataset, 1) == "[CLS] c c [SEP] c c c [SEP]".split()
 
 
-def test_pairs_and_single_texts_can_stand_together(vocabulary):
-    records = (
-        Record({"text": "a", "text_pair": "b", "label": "x"}, "1"),
-        Record({"text": "a b", "label": "y"}, "2"),
-    )
-    dataset = make("classify", {"train": records, "valid": records}, vocabulary)
-    assert row(dataset, 0)["token_types"].tolist() == [0, 0, 0, 1, 1]
-    assert row(dataset, 1)["token_types"].tolist() == [0, 0, 0, 0]
-
-
 def test_a_pair_in_robertas_pieces_has_two_marks_between_and_no_types(tmp_path):
     vocab = ["<s>", "<pad>", "</s>", "<unk>", *byte_symbols(), "<mask>"]
     BPETokenizer({piece: i for i, piece in enumerate(vocab)}, ()).save(tmp_path)
