@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from families import jit
 
-from zoo.attention import Causal, Lengths, Segments, Window, attention
+from zoo.attention import All, Causal, Choice, Lengths, Segments, Window, attention
 
 B, T, H, K = 2, 6, 2, 4
 
@@ -59,6 +59,11 @@ RULES = {
     "causal segments": (Causal() & Segments(SEGMENTS), [causal, segments]),
     "segments causal": (Segments(SEGMENTS) & Causal(), [causal, segments]),
     "window lengths": (Window(3) & Lengths(LENGTHS), [window, lengths]),
+    "choice of the first": (Choice(np.asarray(True), Window(3), Causal()), [window]),
+    "choice of the second": (
+        Choice(np.asarray(False), All(), Window(3)) & Lengths(LENGTHS),
+        [window, lengths],
+    ),
     "causal window segments lengths": (
         Causal() & Window(3) & Segments(SEGMENTS) & Lengths(LENGTHS),
         [causal, window, segments, lengths],

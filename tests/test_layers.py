@@ -8,7 +8,19 @@ import numpy as np
 import pytest
 from families import jit
 
-from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, layer_norm, lookup, matmul, parse
+from zoo.layers import (
+    ACTIVATIONS,
+    Embed,
+    LayerNorm,
+    Linear,
+    dropout,
+    layer_norm,
+    lookup,
+    matmul,
+    parse,
+    rotary_frequencies,
+    rotate,
+)
 from zoo.sharding import specs
 
 DIMS = {"B": 2, "T": 3, "D": 6, "E": 10, "H": 2, "K": 4, "F": 5, "V": 7, "C": 3}
@@ -157,6 +169,41 @@ def test_attend_accumulates_bfloat16_in_float32():
     table[0, :2] = 256, 1
     out = attend(table, jnp.ones((1, 1, 6), jnp.bfloat16))
     assert out.dtype == jnp.float32 and out[0, 0, 0] == 257
+
+
+# --- rotary positions -----------------------------------------------------------------------------
+
+
+def test_rotation_multiplies_complex_numbers():
+    with jax.enable_x64(True):
+        x, positions = normal("BTHK"), np.asarray([[0, 5, 2], [7, 1, 8_000]])
+        got = rotate(x, positions, rotary_frequencies(DIMS["K"], 100.0, np.float64))
+    frequencies = np.asarray([1.0, 0.1])  # 100^0, 100^(-2/4)
+    turned = (x[..., :2] + 1j * x[..., 2:]) * np.exp(1j * positions[..., None, None] * frequencies)
+    np.testing.assert_allclose(got, np.concatenate([turned.real, turned.imag], -1), rtol=0, atol=1e-11)
+
+
+def test_scores_of_rotated_heads_depend_on_the_distance_alone():
+    q, k = normal("BTHK").astype(np.float32), normal("BTHK", seed=1).astype(np.float32)
+    frequencies = rotary_frequencies(DIMS["K"], 50.0, np.float32)
+
+    def score(at_query, at_key):
+        places = (np.full((2, 3), at) for at in (at_query, at_key))
+        return sum(
+            np.prod([rotate(x, at, frequencies) for x, at in zip((q, k), places, strict=True)], axis=0).T
+        )
+
+    np.testing.assert_allclose(score(3, 8), score(13, 18), atol=1e-5)
+    assert np.abs(score(3, 8) - score(3, 9)).max() > 0.1
+
+
+def test_rotation_is_computed_in_float32_and_returns_the_dtype_that_came():
+    x, positions = normal("BTHK").astype(jnp.bfloat16), np.asarray([[1000, 1001, 1003]])
+    frequencies = rotary_frequencies(DIMS["K"], 50.0, jnp.float32)
+    got = rotate(x, positions, frequencies)  # a bfloat16 position of 1,001 would be 1,000
+    assert got.dtype == jnp.bfloat16
+    want = rotate(x.astype(np.float32), positions, frequencies)
+    np.testing.assert_array_equal(got, want.astype(jnp.bfloat16))
 
 
 # --- dropout --------------------------------------------------------------------------------------

@@ -88,6 +88,20 @@ class Lengths(Sees):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
+class Choice(Sees):
+    """`one` where `is_one`, a traced boolean, and else `other`: what layers that share a program may see."""
+
+    is_one: jax.Array
+    one: Sees
+    other: Sees
+
+    def mask_BTS(self, query_BT, key_BS):
+        one_BTS, other_BTS = (rule.mask_BTS(query_BT, key_BS) for rule in (self.one, self.other))
+        return jnp.where(self.is_one, one_BTS, other_BTS)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
 class Both(Sees):
     """What two rules both allow."""
 

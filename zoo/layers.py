@@ -1,4 +1,4 @@
-"""The mathematics that the families share: matmuls by equation, norms, lookups, dropout.
+"""The mathematics that the families share: matmuls by equation, norms, lookups, rotary positions, dropout.
 
 Linen classes here only declare parameters; what they compute is a plain function of arrays. Every
 parameter is declared through `parameter`, which ties it to the letters of zoo/sharding.py.
@@ -150,6 +150,27 @@ def layer_norm(x_BTD, scale_D, bias_D, epsilon: float):
     centred = x - x.mean(-1, keepdims=True)
     y = centred * jax.lax.rsqrt((centred * centred).mean(-1, keepdims=True) + epsilon) * scale_D
     return (y if bias_D is None else y + bias_D).astype(x_BTD.dtype)
+
+
+def rotary_frequencies(width: int, base: float, dtype):
+    """Radians by which a position turns each of the width / 2 pairs of a head: from 1 down to nearly
+    1 / base."""
+    return base ** (-jnp.arange(0, width, 2, dtype=dtype) / width)
+
+
+def rotate(x_BTHK, positions_BT, frequencies):
+    """Queries or keys with their positions in them (Su et al. 2021, arXiv 2104.09864), so that a score
+    depends on how far apart the two are: the pair (i, i + K/2) is turned by position * frequencies[i].
+
+    Computed in at least float32. Pairs are halves apart, as GPT-NeoX and Hugging Face lay them out; the
+    paper's are neighbours.
+    """
+    dtype = jnp.promote_types(x_BTHK.dtype, jnp.float32)
+    angles = positions_BT[:, :, None, None].astype(dtype) * frequencies.astype(dtype)  # [B, T, 1, K/2]
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    one, other = jnp.split(x_BTHK.astype(dtype), 2, axis=-1)
+    turned_BTHK = jnp.concatenate([one * cos - other * sin, one * sin + other * cos], axis=-1)
+    return turned_BTHK.astype(x_BTHK.dtype)
 
 
 def dropout(x, rate: float, key, *, shared: int | None = None):

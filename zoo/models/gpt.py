@@ -9,7 +9,6 @@ parameters, so that compile time does not grow with depth. GPT-3's layers altern
 attention whose pattern is not published; ours are all dense.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,7 +18,7 @@ import jax.numpy as jnp
 from zoo.attention import Causal, Segments, attention
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
 from zoo.models.pure import FlopsPerToken
-from zoo.models.transformer_config import REMAT, check_transformer
+from zoo.models.transformer_config import REMAT, branch_std, check_transformer
 
 
 @dataclass(frozen=True)
@@ -247,7 +246,7 @@ class Attention(nn.Module):
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),
         )
-        out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg), bias=cfg.bias, name="out")
+        out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg.num_layers), bias=cfg.bias, name="out")
         return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), read
 
 
@@ -260,11 +259,5 @@ class FeedForward(nn.Module):
     def __call__(self, x_BTD):
         cfg = self.config
         h_BTF = ACTIVATIONS[cfg.activation](Linear("BTD,DF->BTF", cfg.dims, bias=cfg.bias, name="up")(x_BTD))
-        down = Linear("BTF,FD->BTD", cfg.dims, std=branch_std(cfg), bias=cfg.bias, name="down")
+        down = Linear("BTF,FD->BTD", cfg.dims, std=branch_std(cfg.num_layers), bias=cfg.bias, name="down")
         return dropout(down(h_BTF), cfg.dropout_rate, dropout_key(self))
-
-
-def branch_std(cfg: GPTConfig) -> float:
-    """Initial spread of what is added to the stream: 0.02 / sqrt(2 N) keeps the sum's variance
-    independent of depth (GPT-2, section 2.3)."""
-    return 0.02 / math.sqrt(2 * cfg.num_layers)

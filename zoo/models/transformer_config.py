@@ -1,4 +1,6 @@
-"""What configurations of Transformers share: what may be recomputed, and what their fields must fulfil."""
+"""What Transformers share: what may be recomputed, what their fields must fulfil, a first spread."""
+
+import math
 
 import jax
 
@@ -35,3 +37,9 @@ def check_transformer(cfg) -> None:
             raise ConfigError(f"{field}={getattr(cfg, field)!r} is none of {', '.join(values)}{hint}")
     if cfg.dtype not in ("float32", "bfloat16", "float64"):
         raise ConfigError(f"dtype={cfg.dtype!r} is none of float32, bfloat16, float64")
+
+
+def branch_std(num_layers: int) -> float:
+    """Initial spread of what is added to the stream: 0.02 / sqrt(2 N) keeps the sum's variance
+    independent of depth (GPT-2, section 2.3)."""
+    return 0.02 / math.sqrt(2 * num_layers)
