@@ -50,6 +50,7 @@ SEQUENCE = ("causal", "bidirectional")  # language models: tokens in, a word's l
 TINY = {
     "vocab_size": 100,
     "max_length": 16,
+    "reach": 3,
     "num_layers": 3,
     "num_heads": 2,
     "d_model": 12,

@@ -5,12 +5,13 @@ import fnmatch
 from typing import Any
 
 from zoo.errors import ConfigError, nearest
-from zoo.models import bert, bilm, gpt, rnn, seq2seq_config, word_vectors
+from zoo.models import bert, bilm, gpt, modernbert, rnn, seq2seq_config, word_vectors
 from zoo.models.bert import BERT, BERTConfig
 from zoo.models.bilm import BiLM, BiLMConfig
 from zoo.models.classifier import Classifier, ClassifierConfig
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.joint import Joint, JointConfig
+from zoo.models.modernbert import ModernBERT, ModernBERTConfig
 from zoo.models.pure import Model
 from zoo.models.rnn import RNN, RNNConfig
 from zoo.models.scalar_mix import ELMo, ELMoConfig
@@ -22,6 +23,7 @@ MODELS: dict[type, Any] = {
     RNNConfig: RNN,
     GPTConfig: GPT,
     BERTConfig: BERT,
+    ModernBERTConfig: ModernBERT,
     BiLMConfig: BiLM,
     ELMoConfig: ELMo,
     Seq2SeqConfig: Seq2Seq,
@@ -36,6 +38,7 @@ SIZES: dict[str, Any] = {
     **bilm.SIZES,
     **word_vectors.SIZES,
     **bert.SIZES,
+    **modernbert.SIZES,
     **gpt.SIZES,
 }
 
