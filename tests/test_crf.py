@@ -168,6 +168,61 @@ def test_a_forbidden_transition_is_never_taken():
         np.testing.assert_array_equal(tags[1:n], (tags[: max(n - 1, 0)] + 1) % C)
 
 
+def forbidding(seed):
+    """A chain in which some of everything is forbidden: of row 2 all tags at position 1."""
+    chain, random = chain_of(seed), np.random.default_rng(seed)
+    chain = jax.tree.map(lambda x: np.where(random.random(x.shape) < 0.3, -np.inf, x), chain)
+    chain.emissions_BTC[2, 1] = -np.inf
+    return chain
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_forbidden_has_no_share_and_no_gradient(seed):
+    """Sums and gradients are those of the rows that are left, written out; without any, -inf and zero."""
+    chain = forbidding(seed)
+    want = jax.tree.map(np.zeros_like, chain)
+    total = np.empty(B)
+    for b, n in enumerate(LENGTHS.tolist()):
+        rows, scores = all_rows(n), scores_of_all(chain, b, n)
+        total[b] = np.logaddexp.reduce(scores)
+        shares = np.exp(scores - total[b]) if total[b] > -np.inf else np.zeros(len(rows))
+        for tags, share in zip(rows, shares, strict=True):
+            if n:
+                np.add.at(want.emissions_BTC[b], (range(n), tags), share)
+                np.add.at(want.transitions_CC, (tags[:-1], tags[1:]), share)
+                want.start_C[tags[0]] += share
+                want.stop_C[tags[-1]] += share
+    assert total[2] == -np.inf and np.isfinite(total).sum() >= 2
+    assert_close(log_partition(chain, LENGTHS), total)
+    got = jit(jax.grad(lambda chain: crf.log_partition(chain, LENGTHS).sum()))(chain)
+    assert_close(got, want)
+    assert_close(marginals(chain, LENGTHS), want.emissions_BTC)
+    tags, best = viterbi(chain, LENGTHS)
+    for b, n in enumerate(LENGTHS.tolist()):
+        scores = scores_of_all(chain, b, n)
+        assert_close(best[b], scores.max())
+        np.testing.assert_array_equal(tags[b, :n], all_rows(n)[scores.argmax()])
+
+
+@pytest.mark.parametrize("kind", [Chain, PerToken])
+def test_forbidden_tags_cost_infinitely_much_and_teach_nothing(kind):
+    chain, tags = forbidding(1), tags_of()
+    value = chain if kind is Chain else PerToken(chain.emissions_BTC)
+    if kind is PerToken:
+        chain = Chain(chain.emissions_BTC, *map(np.zeros_like, jax.tree.leaves(chain)[1:]))
+    scores = np.stack(each_row(lambda b, n: scores_of_all(chain, b, n)[place_of(tags[b, :n])]))
+    is_possible = np.isfinite(scores)
+    assert 2 <= is_possible.sum() < B
+    got, _, gradient = nats_best_gradient(value, tags, LENGTHS)
+    total = np.stack(each_row(lambda b, n: np.logaddexp.reduce(scores_of_all(chain, b, n))))
+    assert_close(got[is_possible], total[is_possible] - scores[is_possible])
+    assert np.all(np.asarray(got)[~is_possible] == np.inf)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    is_forbidden_BT = np.take_along_axis(chain.emissions_BTC, tags[..., None], -1)[..., 0] == -np.inf
+    without = ~is_possible if kind is Chain else is_forbidden_BT  # tags on their own are so in this too
+    np.testing.assert_array_equal(gradient.emissions_BTC[without], 0)
+
+
 def test_a_chain_without_transitions_is_a_softmax_per_token():
     chain, tags = chain_of(), tags_of()
     chain = Chain(chain.emissions_BTC, *map(np.zeros_like, jax.tree.leaves(chain)[1:]))

@@ -101,6 +101,19 @@ def test_tagging_with_a_chain_sums_the_chains_nats():
     )
 
 
+def test_a_row_that_fills_up_a_batch_costs_nothing_though_its_tag_is_forbidden():
+    emissions = random(B, T, 3)
+    forbidden, given = emissions.copy(), examples()
+    np.put_along_axis(forbidden[2], given["tags"][2][:, None], -np.inf, axis=-1)
+    for task in (Tag(), Slots()):
+        sums = []
+        for each in (emissions, forbidden):
+            tags = PerToken(jnp.asarray(each))
+            read = {"intent": jnp.zeros((B, 3)), "slots": tags} if isinstance(task, Slots) else tags
+            sums.append(task.loss(None, lambda x, read=read: read, task.batch(given))["loss"])
+        assert sums[0] == sums[1]
+
+
 def test_intents_and_slots_are_added_row_by_row():
     task, batch = Slots(slot_weight=0.5), Slots().batch(examples())
     intent, slots = random(B, 3), random(B, T, 3, seed=1)

@@ -13,6 +13,10 @@ of all C^T rows, the partition function, which the forward algorithm sums in T C
 Everything is exact, in log space and in at least float32. Rows have lengths: what stands behind a row's
 length, emissions and tags, changes nothing. An empty row has one row of tags, the empty one, of score 0.
 
+A potential of -inf forbids: its share and its gradient are zero. A row of which every row of tags is
+forbidden has the partition function -inf, no marginals and no gradient. A forbidden row of tags as target
+costs infinitely many nats and has no gradient either (of tags on their own, a forbidden tag has none).
+
 What a tagger's readout gives is a value that knows its own loss and its best tags: a `Chain`, or, where
 tags do not depend on each other, `PerToken`, which equals a chain whose transitions are all zero.
 """
@@ -36,7 +40,7 @@ class PerToken:
         """Negative log-likelihood of each row's tags, [B]."""
         emissions_BTC, present_BT = at_least_float32(self.emissions_BTC), present(tags_BT, lengths_B)
         picked_BT = pick(emissions_BTC, tags_BT)
-        return jnp.where(present_BT, jax.nn.logsumexp(emissions_BTC, axis=-1) - picked_BT, 0).sum(-1)
+        return jnp.where(present_BT, surprise(log_sum(emissions_BTC, axis=-1), picked_BT), 0).sum(-1)
 
     def best(self, lengths_B):
         """The most probable tags [B, T], int32; 0 behind a row's length."""
@@ -59,7 +63,7 @@ class Chain:
 
     def nats(self, tags_BT, lengths_B):
         """Negative log-likelihood of each row's tags, [B]."""
-        return log_partition(self, lengths_B) - score(self, tags_BT, lengths_B)
+        return surprise(log_partition(self, lengths_B), score(self, tags_BT, lengths_B))
 
     def best(self, lengths_B):
         """The most probable tags [B, T], int32; 0 behind a row's length."""
@@ -88,11 +92,26 @@ def log_partition(chain: Chain, lengths_B):
     def step(alpha_BC, position):
         emission_BC, present_B1 = position
         paths_BCC = alpha_BC[:, :, None] + chain.transitions_CC
-        return jnp.where(present_B1, jax.nn.logsumexp(paths_BCC, axis=1) + emission_BC, alpha_BC), None
+        return jnp.where(present_B1, log_sum(paths_BCC, axis=1) + emission_BC, alpha_BC), None
 
     first_BC, positions = positions_of(chain, lengths_B)
     alpha_BC, _ = jax.lax.scan(step, first_BC, positions)
-    return jnp.where(lengths_B > 0, jax.nn.logsumexp(alpha_BC + chain.stop_C, axis=-1), 0)
+    return jnp.where(lengths_B > 0, log_sum(alpha_BC + chain.stop_C, axis=-1), 0)
+
+
+def log_sum(x, axis: int):
+    """log of the sum of exp(x). Where all of x is -inf so is the sum, and its gradient zero, where that of
+    jax.nn.logsumexp is not a number."""
+    top = jax.lax.stop_gradient(x.max(axis, keepdims=True))
+    top = jnp.where(jnp.isfinite(top), top, 0)
+    total = jnp.exp(x - top).sum(axis)
+    is_possible = total > 0
+    return jnp.where(is_possible, jnp.log(jnp.where(is_possible, total, 1)) + top.squeeze(axis), -jnp.inf)
+
+
+def surprise(log_total, log_share):
+    """log_total - log_share, the nats of a share; infinite, without a gradient, where that is nothing."""
+    return jnp.where(log_share > -jnp.inf, log_total - log_share, jnp.inf)
 
 
 def marginals(chain: Chain, lengths_B):
@@ -111,7 +130,7 @@ def marginals(chain: Chain, lengths_B):
 def viterbi(chain: Chain, lengths_B):
     """(tags_BT, score_B): the best row of tags and its score; among equals the lower tag, from the end.
 
-    Behind a row's length the tags are 0.
+    Behind a row's length the tags are 0, and in a row of which every row of tags is forbidden.
     """
     chain = jax.tree.map(at_least_float32, chain)
     stay_BC = jnp.broadcast_to(jnp.arange(chain.start_C.size), chain.emissions_BTC[:, 0].shape)
@@ -133,7 +152,9 @@ def viterbi(chain: Chain, lengths_B):
 
     first_B, later_TB = jax.lax.scan(backward, last_B, came_from_TBC, reverse=True)
     tags_BT = jnp.concatenate([first_B[None], later_TB]).T.astype(jnp.int32)
-    return jnp.where(present(tags_BT, lengths_B), tags_BT, 0), jnp.where(lengths_B > 0, best_BC.max(-1), 0)
+    score_B = jnp.where(lengths_B > 0, best_BC.max(-1), 0)
+    is_there_BT = present(tags_BT, lengths_B) & (score_B > -jnp.inf)[:, None]
+    return jnp.where(is_there_BT, tags_BT, 0), score_B
 
 
 def positions_of(chain: Chain, lengths_B):

@@ -49,10 +49,8 @@ class Slots:
         is_target_BC = jnp.arange(logp_BC.shape[-1]) == targets["label"][:, None]
         intent_B = -jnp.where(is_target_BC, logp_BC, 0).sum(-1)
         slots_B = read["slots"].nats(targets["tags"], lengths_B) / jnp.maximum(lengths_B, 1)
-        return {
-            "loss": ((intent_B + self.slot_weight * slots_B) * present_B).sum(),
-            "weight": present_B.sum(),
-        }
+        loss_B = intent_B + self.slot_weight * slots_B
+        return {"loss": jnp.where(present_B > 0, loss_B, 0).sum(), "weight": present_B.sum()}
 
     def predict(self, model, params, x, inputs) -> dict:
         """The most probable intent of each row, "label", its "probability", and the best "tags" [B, T]."""

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax.numpy as jnp
 import numpy as np
 
 from zoo.scores import accuracy, entity_scores, scheme_of
@@ -36,7 +37,8 @@ class Tag:
         """Sums over the batch: "loss" in nats and "weight", the number of words."""
         lengths_B, present_B = counts_of_words(batch["inputs"]), batch["present"]
         nats_B = readout(x_BTD).nats(batch["targets"], lengths_B)
-        return {"loss": (nats_B * present_B).sum(), "weight": (lengths_B * present_B).sum()}
+        nats = jnp.where(present_B > 0, nats_B, 0).sum()  # not a product: a tag may cost infinitely much
+        return {"loss": nats, "weight": (lengths_B * present_B).sum()}
 
     def predict(self, model, params, x_BTD, inputs) -> dict:
         """The best "tags" [B, T] of each row."""
