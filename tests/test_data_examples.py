@@ -562,6 +562,14 @@ def test_guessing_takes_the_most_frequent_answer_of_training():
     assert make("classify").baselines().keys() == {"majority_accuracy"}
 
 
+def test_guessing_reads_tags_in_the_scheme_of_all_of_training():
+    """Those evaluated look like IOE, which is none."""
+    words, tags = ("one", "two", "three"), ("B-x", "I-x", "E-x")
+    train = [Record({"words": words, "tags": tags}, "")]
+    found = guess_scores(train, [Record({"words": words[1:], "tags": tags[1:]}, "")])
+    assert found["frequent_tag_f1"] == found["frequent_tag_accuracy"] == 1
+
+
 # What is refused.
 
 
@@ -603,6 +611,17 @@ def test_records_that_cannot_be_trained_with_are_refused(tmp_path):
     WordTokenizer(("<pad>", "<unk>", "a")).save(tmp_path)
     message = refusal(make, "pairs", vocab_path=str(tmp_path))
     assert f"{tmp_path}: this vocabulary has no marks" in message
+
+
+@pytest.mark.parametrize("kind", ["tag", "slots"])
+def test_tags_of_no_scheme_are_refused_before_training(kind):
+    """The metrics would refuse them at the first evaluation."""
+    parts = random_parts(kind)
+    odd = [
+        Record(r.fields | {"tags": ("noun",) * len(r.fields["tags"])}, r.where) for r in parts["valid"][:2]
+    ]
+    message = refusal(make, kind, parts | {"valid": (*odd, *parts["valid"][2:])})
+    assert message.startswith("stdlib: tags 'B-x' and 'noun' are not of one scheme; write O")
 
 
 # From files.

@@ -35,6 +35,7 @@ def names_of(parts: Parts, source: str) -> tuple[tuple[str, ...], tuple[str, ...
     """(labels, tags) of records by part; empty where records have none."""
     fields = parts["train"][0].fields
     tags = _known("tags", parts) if "tags" in fields else ()
+    check_scheme(tags, source)
     if "label" not in fields:
         return (), tags
     known = _known("label", parts) if tags else ordered(_each(parts["train"], "label"))
@@ -44,6 +45,17 @@ def names_of(parts: Parts, source: str) -> tuple[tuple[str, ...], tuple[str, ...
             "give examples of two classes or more"
         )
     return known, tags
+
+
+def check_scheme(tags: Sequence[str], source: str) -> None:
+    """DataError where tags are no naming of entities that the metrics know, which would end the run at its
+    first evaluation."""
+    from zoo.scores import scheme_of
+
+    try:
+        scheme_of(tags)
+    except DataError as error:
+        raise DataError(f"{source}: {error}") from None
 
 
 def _known(field: str, parts: Parts) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ def _tag_scores(train: Sequence[Record], evaluated: Sequence[Record]) -> dict[st
     pairs = zip(chain(*guesses), chain(*targets), strict=True)
     hits = sum(guessed == tag for guessed, tag in pairs)
     scores = {"frequent_tag_accuracy": hits / sum(map(len, targets))}
-    scheme = scheme_of(chain(*guesses, *targets))
+    scheme = scheme_of(chain(*of_word.values(), *targets))  # all of training's, as a few may look like IOE
     if scheme is not None:
         scores["frequent_tag_f1"] = entity_scores(guesses, targets, scheme).micro.f1
     return scores
