@@ -276,7 +276,7 @@ def test_vectors_that_no_reader_would_take_are_not_written(tmp_path, kind, words
 
 
 def test_a_file_that_cannot_be_written_leaves_nothing_behind(tmp_path):
-    with pytest.raises(StorageError, match="cannot be written"):
+    with pytest.raises(StorageError, match="nowhere: no such folder; create it"):
         write_glove(tmp_path / "nowhere" / "v.txt", odd_vectors())
     (tmp_path / "v.txt").mkdir()
     with pytest.raises(StorageError, match="cannot be written"):

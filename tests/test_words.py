@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo.__main__ import main
 from zoo.errors import DataError, UserError
 from zoo.inference.words import (
     analogy,
@@ -16,6 +17,7 @@ from zoo.inference.words import (
     similarity,
 )
 from zoo.pretrained.vectors import Vectors
+from zoo.pretrained.write_vectors import write_glove
 
 JUDGEMENTS = Path(__file__).parents[2] / "shared" / "data" / "wordvec-eval"
 
@@ -26,6 +28,17 @@ TABLE = np.array(
     np.float32,
 )
 WORLD = Vectors(NAMES, TABLE)
+
+
+def test_an_export_that_cannot_be_written_is_refused_before_anything_is_computed(tmp_path, capsys):
+    write_glove(tmp_path / "v.txt", WORLD)
+    for place, code, said in (
+        (tmp_path / "nowhere" / "out.txt", 6, f"error: {tmp_path / 'nowhere'}: no such folder; create it"),
+        (tmp_path / "out.xyz", 2, "the name ends in none of .txt"),
+    ):
+        assert main(["words", str(tmp_path / "v.txt"), "paris", "--export", str(place)]) == code
+        out, err = capsys.readouterr()
+        assert not out and said in err and err.count("\n") == 1
 
 
 def test_similarity_is_the_cosine():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo.errors import DataError, storage_errors
+from zoo.errors import DataError, StorageError, storage_errors
 from zoo.pretrained.vectors import Vectors
 
 
@@ -53,8 +53,15 @@ def _encoded(word: str) -> bytes:
     return word.encode("utf-8", "surrogateescape")
 
 
+def check_folder(path: Path) -> None:
+    """Raises StorageError where the folder that a file is to stand in is not there."""
+    if not path.parent.is_dir():
+        raise StorageError(f"{path.parent}: no such folder; create it (mkdir -p) or choose another path")
+
+
 def _write(path: Path, vectors: Vectors, pieces: Callable) -> None:
     """All pieces into a file that appears whole or not at all."""
+    check_folder(path)
     _check_writable(vectors)
     with storage_errors(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".unfinished-")

@@ -1,5 +1,6 @@
 """words: what vectors know of words, from a run or from a file."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import zoo
@@ -7,7 +8,7 @@ from zoo.errors import ConfigError
 from zoo.inference.words import evaluate_analogies, evaluate_similarity, neighbours
 from zoo.pretrained.tables import vectors_of
 from zoo.pretrained.vectors import Vectors, read_vectors
-from zoo.pretrained.write_vectors import write_glove, write_word2vec_binary, write_word2vec_text
+from zoo.pretrained.write_vectors import check_folder, write_glove, write_word2vec_binary, write_word2vec_text
 
 WRITERS = {".txt": write_word2vec_text, ".bin": write_word2vec_binary, ".glove": write_glove}
 SHOWN = 10  # neighbours of a word
@@ -28,6 +29,7 @@ def vectors_in(path: Path) -> Vectors:
 
 def words(options) -> dict:
     """Neighbours, tests and export, whichever are asked for."""
+    write = writer(options.export)
     vectors = vectors_in(Path(options.model))
     found = {"model": options.model, "words": len(vectors.words), "width": vectors.width}
     if options.words:
@@ -44,10 +46,18 @@ def words(options) -> dict:
             result = {key: value for key, value in test(vectors, Path(file)).items() if key != "sections"}
             print(f"{name:12} {file:40} " + " ".join(f"{key} {value:.6g}" for key, value in result.items()))
             found.setdefault(name, {})[file] = result
-    if options.export:
-        suffix = Path(options.export.removesuffix(".gz")).suffix
-        if suffix not in WRITERS:
-            raise ConfigError(f"--export={options.export}: the name ends in none of {', '.join(WRITERS)}")
-        WRITERS[suffix](Path(options.export), vectors)
+    if write:
+        write(Path(options.export), vectors)
         found["export"] = options.export
     return found
+
+
+def writer(export: str) -> Callable | None:
+    """What writes a file of this name, or None for no name; refused before anything is computed."""
+    if not export:
+        return None
+    suffix = Path(export.removesuffix(".gz")).suffix
+    if suffix not in WRITERS:
+        raise ConfigError(f"--export={export}: the name ends in none of {', '.join(WRITERS)}")
+    check_folder(Path(export))
+    return WRITERS[suffix]
