@@ -37,6 +37,14 @@ def test_the_published_sizes_have_their_parameters(size):
     assert zoo.create(size).num_params() == PARAMETERS[size]
 
 
+def test_minilm_is_a_bert_by_its_config_json():
+    """12 heads of 32; of its sentence encoder 22,713,216 parameters are published, a pooler's among them."""
+    sizes = {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+    config = config_from_hf({"model_type": "bert", "num_attention_heads": 12} | sizes)
+    assert config.dims["K"] == 32
+    assert config.num_feature_params + 384 * 384 + 384 == 22_713_216
+
+
 # --- PyTorch's numbers ----------------------------------------------------------------------------
 
 
