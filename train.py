@@ -18,6 +18,7 @@ import time
 import traceback
 
 import jax
+import optax
 
 from zoo import cli, data, models, optim, sharding, xla
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
@@ -26,6 +27,8 @@ from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
+from zoo.models.depth import depths
+from zoo.optim.finetune import by_depth, frozen_names, without
 from zoo.pretrained import load_start
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
@@ -87,9 +90,10 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
     model = models.create(recipe.model)
-    tx = optim.transform(recipe.optimizer, recipe.schedule, recipe.steps, model.abstract())
+    frozen = frozen_names(recipe.finetune.freeze, model.abstract())
     parts = TrainStep(
-        *(model, recipe.task, tx, recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
+        *(model, recipe.task, change_of(recipe, model, frozen)),
+        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay, frozen),
         carried_rows=dataset.carried_rows,
     )
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
@@ -159,6 +163,15 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     if recipe.plot:
         plot_loss(run.path, title=recipe.name)
     return result
+
+
+def change_of(recipe, model, frozen):
+    """What the optimizer makes of gradients, each layer at the rate that the recipe gives it."""
+    specs = without(model.abstract(), frozen)
+    tx = optim.transform(recipe.optimizer, recipe.schedule, recipe.steps, specs)
+    if not recipe.finetune.counts_layers:
+        return tx
+    return optax.chain(tx, by_depth(recipe.finetune, depths(model), frozen))
 
 
 def complete(recipe, dataset):

@@ -71,7 +71,9 @@ class RunFolder:
         old = self._settings_before()
         if old is None:
             return
-        differing = config.semantic_differences(old["recipe"], self.settings["recipe"], EXEMPT)
+        # Read and written again: a field that did not exist when the run was made has its default.
+        before = config.to_json(config.from_json(old["recipe"], Recipe, PARTS))
+        differing = config.semantic_differences(before, self.settings["recipe"], EXEMPT)
         if old["data_digest"] != self.settings["data_digest"]:
             differing.append(f"data: digest {old['data_digest'][:12]} -> {self.settings['data_digest'][:12]}")
         steps = old["recipe"]["steps"]

@@ -23,6 +23,7 @@ import optax
 from zoo import sharding
 from zoo.models.pure import Model
 from zoo.optim import state_specs as optimizer_specs
+from zoo.optim.finetune import overlaid, without
 from zoo.sharding import ParamSpec
 
 
@@ -65,6 +66,9 @@ class TrainStep:
     """Largest global norm of a gradient; 0: any."""
     average_decay: float = 0.0
     """Of the parameter average; 0: none is kept."""
+    frozen: frozenset[str] = frozenset()
+    """Names of the parameters that keep their values: no gradient is computed for them, and `tx` knows
+    nothing of them."""
     carried_rows: int = 0
     """Rows that go on from step to step, with the model's state; 0: every batch stands alone."""
 
@@ -74,7 +78,7 @@ class TrainStep:
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=self.tx.init(params),
+            opt_state=self.tx.init(without(params, self.frozen)),
             average=jax.tree.map(jnp.copy, params) if self.average_decay else None,
             carry=self.no_carry(),
         )
@@ -89,7 +93,7 @@ class TrainStep:
         return TrainState(
             step=ParamSpec("", (), (), jnp.int32),
             params=params,
-            opt_state=optimizer_specs(self.tx, params),
+            opt_state=optimizer_specs(self.tx, without(params, self.frozen)),
             average=params if self.average_decay else None,
             carry=self.model.state_specs(self.carried_rows, 0) if self.carried_rows else None,
         )
@@ -117,8 +121,9 @@ class TrainStep:
             scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
             gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
 
-        updates, opt_state = self.tx.update(gradients, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        trained = without(state.params, self.frozen)
+        updates, opt_state = self.tx.update(gradients, state.opt_state, trained)
+        params = overlaid(state.params, optax.apply_updates(trained, updates))
         new = TrainState(state.step + 1, params, opt_state, self._averaged(state, params), carry)
         param_norm = optax.tree.norm(params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
@@ -128,9 +133,10 @@ class TrainStep:
     def _gradients(self, state, batch):
         """(summed gradients, sums, the rows' next state) of a batch, one micro-batch after the other."""
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+        trained = without(state.params, self.frozen)
 
-        def loss(params, micro, key):
-            batch, carry = micro
+        def loss(trained, micro, key):
+            params, (batch, carry) = overlaid(state.params, trained), micro
             x, carry = self.model.features(
                 params, batch["inputs"], state=self._begun(carry, batch), train=True, rngs={"dropout": key}
             )
@@ -139,17 +145,17 @@ class TrainStep:
 
         gradient = jax.grad(loss, has_aux=True)
         if self.accumulate == 1:
-            gradients, (sums, carry) = gradient(state.params, (batch, state.carry), key)
+            gradients, (sums, carry) = gradient(trained, (batch, state.carry), key)
             return gradients, sums, carry
 
         def add(total, part):
             index, micro = part
-            gradients, (sums, carry) = gradient(state.params, micro, jax.random.fold_in(key, index))
+            gradients, (sums, carry) = gradient(trained, micro, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, (gradients, sums)), carry
 
         parts = (jnp.arange(self.accumulate), jax.tree.map(self._split, (batch, state.carry)))
         first = jax.tree.map(lambda x: x[0], parts[1])
-        gradients, (sums, _) = jax.eval_shape(gradient, state.params, first, key)
+        gradients, (sums, _) = jax.eval_shape(gradient, trained, first, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradients, sums))
         (gradients, sums), carries = jax.lax.scan(add, zeros, parts)
         return gradients, sums, jax.tree.map(self._join, carries)
@@ -180,7 +186,9 @@ class TrainStep:
             return None
         n = state.step.astype(jnp.float32)
         decay = jnp.minimum(self.average_decay, (1 + n) / (10 + n))
-        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, state.average, params)
+        average, new = without(state.average, self.frozen), without(params, self.frozen)
+        moved = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, new)
+        return overlaid(state.average, moved)
 
     def evaluate(self, params, batch, carry=None):
         """(sums of the task's loss, outputs that it wants to see, the rows' next state) of one batch,

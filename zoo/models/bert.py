@@ -135,6 +135,7 @@ class BERT(nn.Module):
 
     traits = frozenset({"bidirectional"})
     output = "V"
+    bottom = ("tokens", "positions", "token_types", "norm")
     config: BERTConfig
 
     def setup(self):

@@ -39,6 +39,7 @@ class BiLM(nn.Module):
     config: BiLMConfig
     traits = frozenset({"directions"})
     output = "V"
+    bottom = ("tokens", "characters")
 
     @property
     def reads(self) -> tuple[str, ...]:

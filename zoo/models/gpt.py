@@ -133,6 +133,7 @@ class GPT(nn.Module):
 
     traits = frozenset({"causal"})  # the contract tests that apply; tests/families.py lists them all
     output = "V"
+    bottom = ("tokens", "positions")  # what lies before the first layer (depth.py)
     config: GPTConfig
 
     def setup(self):

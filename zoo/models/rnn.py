@@ -38,6 +38,7 @@ class RNN(nn.Module):
 
     config: RNNConfig
     output = "V"
+    bottom = ("tokens",)
 
     @property
     def traits(self) -> frozenset[str]:

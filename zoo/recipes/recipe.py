@@ -15,6 +15,7 @@ from zoo.data.characters import MAX_CHARACTERS
 from zoo.errors import ConfigError
 from zoo.models import MODELS, SIZES, module_of
 from zoo.optim import OPTIMIZERS, AdamW, Optimizer
+from zoo.optim.finetune import FineTune
 from zoo.schedules import SCHEDULES, Cosine, Schedule
 from zoo.sharding import MeshConfig
 from zoo.tasks import TASKS, CausalLM
@@ -34,6 +35,7 @@ PARTS = (
     *TASKS.values(),
     *SOURCES.values(),
     MeshConfig,
+    FineTune,
     *OPTIMIZERS.values(),
     *SCHEDULES.values(),
 )
@@ -48,6 +50,7 @@ class Recipe:
     data: Any = field(default_factory=DataConfig)
     optimizer: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Cosine)
+    finetune: FineTune = field(default_factory=FineTune)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     steps: int = 1000
     """Updates in all."""
