@@ -21,6 +21,7 @@ import jax
 import optax
 
 from zoo import cli, data, models, optim, sharding, xla
+from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.errors import INTERNAL, PREEMPTED, CheckpointError, ConfigError, UserError, storage_errors
 from zoo.evaluation import Evaluation
@@ -67,9 +68,11 @@ def train(name: str, recipe) -> int:
     dataset = data.load(recipe.data, recipe.seed)
     recipe = complete(recipe, dataset)
     with RunFolder(recipe, dataset.digest, name) as run:
-        result = run.result()
-        if result is not None and result["step"] >= recipe.steps:
+        result = run.ending()
+        if result is not None:
             again = "use another --name to train again"
+            if result["step"] < recipe.steps:
+                again = f"it waited {recipe.patience} evaluations for a better {recipe.best}; raise patience"
             print(f"{run.path} is complete at step {result['step']}; {again}", file=sys.stderr)
         else:
             with storage_errors(run.path):
@@ -93,7 +96,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     frozen = frozen_names(recipe.finetune.freeze, model.abstract())
     parts = TrainStep(
         *(model, recipe.task, change_of(recipe, model, frozen)),
-        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay, frozen),
+        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay, frozen, recipe.best),
         carried_rows=dataset.carried_rows,
     )
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
@@ -121,18 +124,29 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
         log.truncate_after(start)
         reporter = Reporter(recipe, model, dataset, mesh, log, start)
         reporter.introduce(run, dataset, flags)
+        if recipe.best and not start:  # a metric that is none shows before the first step
+            value_of(recipe.best, evaluate(state.evaluated_params, 1))
+        judge = parts.judge(mesh)
+
+        def look(state):
+            """An evaluation on the way."""
+            metrics = evaluate(state.evaluated_params, recipe.eval_batches)
+            return judge(state, reporter.evaluated(int(state.step), metrics))
 
         # Steps. While the device works on one, the numbers of the one before are read.
         with reporter.bar:
-            if reporter.owes_evaluation(start):
-                reporter.evaluated(start, evaluate(state.best_params, recipe.eval_batches))
+            if reporter.owes_evaluation(start, state.best):
+                state = look(state)
+            end = start if out_of_patience(recipe, state) else recipe.steps
             train_step = parts.compiled(mesh)
-            for step, batch in enumerate(
-                training_batches(dataset, recipe.task, mesh, start, recipe.steps), start + 1
-            ):
+            for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)
-                last, leave = step == recipe.steps, stop.requested
+                last, leave = step == end, stop.requested
+                if reporter.owes_evaluation(step, state.best) and (last or not leave):
+                    with reporter.caught_up():
+                        state = look(state)
+                        last |= out_of_patience(recipe, state)
                 if last or leave or step % recipe.save_every == 0:
                     with reporter.caught_up():
                         checkpoints.save(state, specs, settings)
@@ -141,17 +155,17 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
                     checkpoints.wait()
                     reporter.bar.note(f"stopped at step {step}, which is saved; the same command continues")
                     return None
-                if reporter.owes_evaluation(step):
-                    with reporter.caught_up():
-                        reporter.evaluated(step, evaluate(state.best_params, recipe.eval_batches))
+                if last:
+                    break
 
         # The end: the whole validation set beside what a simpler method makes of it, and a text.
         checkpoints.wait()
         result = {
             "recipe": run.settings["recipe_name"],
-            "step": recipe.steps,
+            "step": int(state.step),
             "loss": reporter.last_loss,
-            **reporter.evaluated(recipe.steps, evaluate(state.best_params)),
+            **(kept(recipe, state, reporter) if recipe.best else {}),
+            **reporter.evaluated(int(state.step), evaluate(state.final_params)),
             **dataset.baselines(),
             **reporter.speed.overall(),
             "seconds": None,
@@ -159,10 +173,24 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             "state_digest": state_digest(state, specs),
         }
         if "causal" in model.traits and "pair" not in model.traits:
-            write_sample(recipe, model, state.best_params, dataset.tokenizer, run.path)
+            write_sample(recipe, model, state.final_params, dataset.tokenizer, run.path)
     if recipe.plot:
         plot_loss(run.path, title=recipe.name)
     return result
+
+
+def out_of_patience(recipe, state) -> bool:
+    """Whether as many evaluations as the recipe waits for have brought nothing better."""
+    return recipe.patience > 0 and int(state.best.waited) >= recipe.patience
+
+
+def kept(recipe, state, reporter) -> dict:
+    """Which parameters the run ends with, for its result and its log."""
+    step, waited = int(state.best.step), int(state.best.waited)
+    value = f"{recipe.best} {float(state.best.value):.4g}"
+    after = f", the {waited} evaluations after it brought nothing better" if waited else ""
+    reporter.bar.note(f"best     step {step}, {value}{after}")
+    return {"best_step": step, "evaluations_since_best": waited}
 
 
 def change_of(recipe, model, frozen):

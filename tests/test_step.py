@@ -133,7 +133,7 @@ def test_the_average_follows_its_recurrence(kind):
             new = jax.tree.map(np.asarray, state.params)
             expected = jax.tree.map(np.add, scaled(decay, expected), scaled(1 - decay, new))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), state.average, expected)
-    assert state.best_params is state.average
+    assert state.evaluated_params is state.average
 
 
 @families

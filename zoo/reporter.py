@@ -64,10 +64,15 @@ class Reporter:
         self.bar.show({"step": step, **metrics})
         return metrics
 
-    def owes_evaluation(self, step):
-        """Whether an evaluation is due at `step` and has no record yet: a run may die between the two."""
+    def owes_evaluation(self, step, best):
+        """Whether an evaluation is due at `step` and has no record yet: a run may die between the two.
+
+        Where the best parameters are kept, they are the record, and the last step is evaluated like others.
+        """
         due = 0 < step < self._recipe.steps and step % self._recipe.eval_every == 0
-        return due and step not in self._evaluated
+        if best is None:
+            return due and step not in self._evaluated
+        return (due or step == self._recipe.steps) and int(best.evaluated) < step
 
     def _report(self):
         if self._pending is None:
@@ -87,7 +92,8 @@ class Reporter:
         self.speed.step()
         self.bar.advance(step)
         self.last_loss = float(numbers["loss"])
-        if step % self._recipe.log_every == 0 or step == self._recipe.steps:
+        may_end = self._recipe.patience and step % self._recipe.eval_every == 0
+        if step % self._recipe.log_every == 0 or step == self._recipe.steps or may_end:
             record = {"loss": self.last_loss, "learning_rate": float(self._rate(step - 1))}
             record |= {"grad_norm": float(numbers["grad_norm"]), **self.speed.read()}
             self.bar.show(self._log.write(step, **record))

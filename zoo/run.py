@@ -19,7 +19,7 @@ from typing import Any
 
 from zoo import config
 from zoo.errors import CheckpointError, StorageError, storage_errors
-from zoo.recipes import EXEMPT, PARTS, Recipe
+from zoo.recipes import EXEMPT, JUDGING, PARTS, Recipe
 
 
 class RunFolder:
@@ -30,7 +30,7 @@ class RunFolder:
     """
 
     def __init__(self, recipe: Recipe, data_digest: str, recipe_name: str):
-        self.path = Path(recipe.runs) / recipe.name
+        self.path, self._recipe = Path(recipe.runs) / recipe.name, recipe
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = (self.path / ".lock").open("a")
@@ -73,7 +73,9 @@ class RunFolder:
             return
         # Read and written again: a field that did not exist when the run was made has its default.
         before = config.to_json(config.from_json(old["recipe"], Recipe, PARTS))
-        differing = config.semantic_differences(before, self.settings["recipe"], EXEMPT)
+        exempt = EXEMPT - JUDGING if recipe.best else EXEMPT
+        exempt = EXEMPT - JUDGING if recipe.best else EXEMPT
+        differing = config.semantic_differences(before, self.settings["recipe"], exempt)
         if old["data_digest"] != self.settings["data_digest"]:
             differing.append(f"data: digest {old['data_digest'][:12]} -> {self.settings['data_digest'][:12]}")
         steps = old["recipe"]["steps"]
@@ -107,6 +109,14 @@ class RunFolder:
         except CheckpointError:
             return None
         return result if result and isinstance(result.get("step"), int) else None
+
+    def ending(self) -> dict[str, Any] | None:
+        """The result, where the recipe asks for nothing more: its steps are done or its patience is over."""
+        result, recipe = self.result(), self._recipe
+        if result is None:
+            return None
+        waited = recipe.patience and result.get("evaluations_since_best", 0) >= recipe.patience
+        return result if waited or result["step"] >= recipe.steps else None
 
     def read(self, name: str) -> dict[str, Any] | None:
         """A JSON file of the folder, or None."""

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from zoo import sharding
+from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.models.pure import Model
 from zoo.optim import state_specs as optimizer_specs
 from zoo.optim.finetune import overlaid, without
@@ -40,16 +41,24 @@ class TrainState:
     """Exponential moving average of the parameters; None where the recipe keeps none."""
     carry: Any = None
     """What the model remembers of the rows so far; None where rows do not go on."""
+    best: Any = None
+    """The best parameters by a metric (zoo/best.py); None where the recipe names none."""
 
     @property
-    def best_params(self):
-        """What evaluation and generation read: the average where there is one."""
+    def evaluated_params(self):
+        """What an evaluation on the way reads: the average where there is one."""
         return self.params if self.average is None else self.average
 
+    @property
+    def final_params(self):
+        """What a run is for: the best parameters where it keeps them, else those of the last evaluation."""
+        return self.best.params if self.best is not None and self.best.step else self.evaluated_params
+
     def started_from(self, params) -> "TrainState":
-        """State 0 with other parameters, of which the average is a copy."""
+        """State 0 with other parameters, of which the average and the best are copies."""
         average = None if self.average is None else jax.tree.map(jnp.copy, params)
-        return dataclasses.replace(self, params=params, average=average)
+        best = None if self.best is None else unknown_best(params)
+        return dataclasses.replace(self, params=params, average=average, best=best)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,8 @@ class TrainStep:
     frozen: frozenset[str] = frozenset()
     """Names of the parameters that keep their values: no gradient is computed for them, and `tx` knows
     nothing of them."""
+    best: str = ""
+    """The metric whose best parameters are kept; empty: none are."""
     carried_rows: int = 0
     """Rows that go on from step to step, with the model's state; 0: every batch stands alone."""
 
@@ -81,6 +92,7 @@ class TrainStep:
             opt_state=self.tx.init(without(params, self.frozen)),
             average=jax.tree.map(jnp.copy, params) if self.average_decay else None,
             carry=self.no_carry(),
+            best=unknown_best(params) if self.best else None,
         )
 
     def no_carry(self):
@@ -96,6 +108,7 @@ class TrainStep:
             opt_state=optimizer_specs(self.tx, without(params, self.frozen)),
             average=params if self.average_decay else None,
             carry=self.model.state_specs(self.carried_rows, 0) if self.carried_rows else None,
+            best=best_specs(params) if self.best else None,
         )
 
     def init_on(self, mesh) -> TrainState:
@@ -106,6 +119,23 @@ class TrainStep:
         """step(state, batch) -> (state, metrics), compiled once; the state that goes in is given up."""
         out = (sharding.shardings(self.specs(), mesh), None)
         return jax.jit(self.step, donate_argnums=0, out_shardings=out)
+
+    def judge(self, mesh) -> Callable:
+        """judge(state, metrics) -> state, which knows then whether its parameters are the best so far."""
+        if not self.best:
+            return lambda state, metrics: state
+        compiled = jax.jit(
+            functools.partial(judged, metric=self.best),
+            donate_argnums=0,
+            out_shardings=sharding.shardings(self.specs().best, mesh),
+        )
+
+        def judge(state, metrics):
+            value = value_of(self.best, metrics)
+            best = compiled(state.best, state.evaluated_params, value, state.step)
+            return dataclasses.replace(state, best=best)
+
+        return judge
 
     def step(self, state: TrainState, batch) -> tuple[TrainState, dict]:
         """One update, applied only where the loss, the gradient and what would be stored are finite.
@@ -124,7 +154,8 @@ class TrainStep:
         trained = without(state.params, self.frozen)
         updates, opt_state = self.tx.update(gradients, state.opt_state, trained)
         params = overlaid(state.params, optax.apply_updates(trained, updates))
-        new = TrainState(state.step + 1, params, opt_state, self._averaged(state, params), carry)
+        average = self._averaged(state, params)
+        new = TrainState(state.step + 1, params, opt_state, average, carry, state.best)
         param_norm = optax.tree.norm(params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)

@@ -9,17 +9,19 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 
 from zoo import models, sharding
 from zoo.checkpoint import Checkpoints, named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
 from zoo.run import recipe_of
+from zoo.sharding import ParamSpec
 
 
 def from_pretrained(folder: str | os.PathLike):
-    """(model, params, tokenizer) of a run's folder: the newest intact checkpoint, its average where the
-    run kept one, on this process's first device.
+    """(model, params, tokenizer) of a run's folder: the newest intact checkpoint, its best or its
+    average where the run kept these, on this process's first device.
 
     Raises CheckpointError where the folder is not a run's, or holds no intact checkpoint.
     """
@@ -77,9 +79,17 @@ def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
         raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
     part = "average" if recipe.average_decay else "params"
     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
-        found = checkpoints.restore(
-            {part: model.abstract()}, mesh, note=lambda text: print(text, file=sys.stderr)
-        )
+        if recipe.best:
+            best = {"params": model.abstract(), "step": ParamSpec("", (), (), jnp.int32)}
+            found = checkpoints.restore({"best": best}, mesh, note)
+            if found is not None and found["best"]["step"]:
+                note(f"{folder}: step {int(found['best']['step'])}, the best by {recipe.best}")
+                return found["best"]["params"]
+        found = checkpoints.restore({part: model.abstract()}, mesh, note)
     if found is None:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
     return found[part]
+
+
+def note(text: str) -> None:
+    print(text, file=sys.stderr)

@@ -3,9 +3,9 @@
 import dataclasses
 
 from zoo.recipes import gpt, pairs, rnn, tasks
-from zoo.recipes.recipe import CHOICES, EXEMPT, PARTS, Recipe
+from zoo.recipes.recipe import CHOICES, EXEMPT, JUDGING, PARTS, Recipe
 
-__all__ = ["CHOICES", "CONFIGS", "EXEMPT", "PARTS", "Recipe"]
+__all__ = ["CHOICES", "CONFIGS", "EXEMPT", "JUDGING", "PARTS", "Recipe"]
 
 CONFIGS: dict[str, Recipe] = {
     name: dataclasses.replace(recipe, name=name)

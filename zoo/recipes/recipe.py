@@ -41,6 +41,9 @@ PARTS = (
 )
 
 
+NOT_NEGATIVE = ("eval_batches", "sample_tokens", "seed", "patience")
+
+
 @dataclass(frozen=True)
 class Recipe:
     """One training run."""
@@ -80,6 +83,11 @@ class Recipe:
     """Steps between evaluations; the whole validation set is read at the end in any case."""
     eval_batches: int = 20
     """Batches of an evaluation on the way; 0: the whole validation set."""
+    best: str = ""
+    """A metric of the evaluations (accuracy, eval_loss): the parameters with its best value are what the run
+    ends with; empty: the last ones."""
+    patience: int = 0
+    """Evaluations in a row without a better value of it, after which the run ends; 0: it takes all steps."""
     sample_prompt: str = "\n"
     """What the text written at the end continues."""
     sample_tokens: int = 200
@@ -91,7 +99,7 @@ class Recipe:
 
     def __post_init__(self):
         at_least = {"steps": 1, "accumulate": 1, "keep": 1, "save_every": 1, "log_every": 1, "eval_every": 1}
-        for name, least in (at_least | {"eval_batches": 0, "sample_tokens": 0, "seed": 0}).items():
+        for name, least in (at_least | dict.fromkeys(NOT_NEGATIVE, 0)).items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
         if self.data.length > getattr(self.model, "max_length", math.inf):
@@ -102,6 +110,10 @@ class Recipe:
         if self.data.batch_size % self.accumulate:
             raise ConfigError(
                 f"data.batch_size={self.data.batch_size} is not a multiple of accumulate={self.accumulate}"
+            )
+        if self.patience and not self.best:
+            raise ConfigError(
+                f"patience={self.patience} waits for a metric; name it with best, or set it to 0"
             )
         self._check_parts()
         if self.seed >= 2**32:
@@ -163,5 +175,7 @@ EXEMPT = {
         "data.vocab_path",
     ),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
-    *("sample_prompt", "sample_tokens", "steps"),
+    *("sample_prompt", "sample_tokens", "steps", "patience"),
 }
+# What decides which parameters are the best, and so is no mere watching where a run keeps those.
+JUDGING = {"eval_every", "eval_batches"}

@@ -9,7 +9,7 @@ from zoo import config
 from zoo.checkpoint import named_leaves
 from zoo.errors import ConfigError, nearest
 from zoo.models import SIZES
-from zoo.run import recipe_of
+from zoo.run import read_json, recipe_of
 
 
 def show_list(options) -> dict:
@@ -34,9 +34,11 @@ def show_list(options) -> dict:
 
 def show(options) -> dict:
     """One size, recipe or run: the recipe of a name that is both has the model in it."""
-    name, recipe = options.name, None
+    name, recipe, kept = options.name, None, {}
     if Path(name).is_dir():
         recipe = recipe_of(name)
+        result = read_json(Path(name) / "result.json") or {}
+        kept = {"best_step": result.get("best_step"), "best": recipe.best} if recipe.best else {}
     elif name in zoo.CONFIGS:
         recipe = zoo.CONFIGS[name]
     elif name not in SIZES:
@@ -59,4 +61,5 @@ def show(options) -> dict:
         "length": length,
         "flops_per_token_full_attention": flops.full,
         "flops_per_token_causal_half": flops.causal,
+        **kept,
     }
