@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from zoo.data.characters import NO_WORD, spelled
 from zoo.data.examples import labels
 from zoo.data.examples.buckets import Buckets, permutation
 from zoo.data.examples.example_set import ExamplesConfig, load_examples, make_examples
@@ -215,6 +216,40 @@ def test_characters_and_bytes_are_tokens_too(tokenizer):
     assert (
         dataset.tokenizer.decode(batch["source"][0, : batch["source_lengths"][0]]) == record.fields["source"]
     )
+
+
+@pytest.mark.parametrize("kind", ["tag", "slots", "classify"])
+def test_every_word_has_its_own_spelling_though_the_vocabulary_lacks_it(kind):
+    settings = {"wrap": "both", "min_count": 3} if kind == "classify" else {"min_count": 3}
+    dataset = make(kind, characters=True, bucket=4, max_length=50, **settings)
+    plain = make(kind, bucket=4, max_length=50, **settings)
+    assert dataset.layout.having(dataset.tokenizer.unk).any()  # "id7" and the like
+    seen = 0
+    for i in range(dataset.num_eval_batches):
+        batch = dataset.eval_batch(i, range(6))
+        for name, array in plain.eval_batch(i, range(6)).items():
+            np.testing.assert_array_equal(batch[name], array)
+        assert batch["characters"].dtype == np.int32 and batch["characters"].shape[-1] == 50
+        for number, row, length in zip(
+            dataset.numbers(i), batch["characters"], batch["lengths"], strict=True
+        ):
+            np.testing.assert_array_equal(row[length:], NO_WORD)
+            if number >= 0:
+                fields = dataset.records[number].fields
+                words = fields.get("words") or ["<s>", *fields["text"].split(), "</s>"]
+                np.testing.assert_array_equal(row[:length], spelled(words))
+                seen += 1
+    assert seen == 23
+    batch, whole_step = dataset.batch(0, range(2, 4)), whole(dataset, 0)
+    np.testing.assert_array_equal(batch["characters"], whole_step["characters"][2:4])
+
+
+def test_two_texts_are_spelled_with_the_mark_between_them_and_cut_as_their_tokens_are():
+    fields = {"text": "ab </s> cd", "text_pair": "ef gh ij", "label": "x"}
+    parts = {"train": (Record(fields, "1"), Record(fields | {"label": "y"}, "2"))}
+    dataset = make("classify", parts | {"valid": parts["train"]}, batch_size=2, max_length=6, characters=True)
+    row = dataset.eval_batch(0, range(1))["characters"][0]
+    np.testing.assert_array_equal(row[:6], spelled(["ab", "<unk>", "</s>", "ef", "gh", "ij"]))
 
 
 def test_rare_words_are_unknown():
@@ -581,6 +616,11 @@ def test_guessing_reads_tags_in_the_scheme_of_all_of_training():
             "kind='clasify' is none of classify, tag, slots, pairs; did you mean 'classify'?",
         ),
         ({"tokenizer": "words"}, "did you mean 'word'?"),
+        (
+            {"characters": True, "tokenizer": "byte"},
+            "characters=true spells words, and tokenizer=byte has none",
+        ),
+        ({"characters": True, "kind": "pairs"}, "and kind=pairs is read by no model of spelling"),
         ({"wrap": "bth"}, "did you mean 'both'?"),
         ({"max_length": 4}, "max_length=4 must be at least 5"),
         ({"max_target_length": 1}, "max_target_length=1 must be at least 2"),

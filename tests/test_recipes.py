@@ -29,6 +29,18 @@ from zoo.recipes import CHOICES, CONFIGS
         ("glove_wikitext2 --task skip_gram", "kind 'word_pairs', and data gives 'cooccurrences'"),
         ("gpt_stdlib --data.layout streams", "GPTConfig has none; choose data.layout=stream"),
         ("bilm_stdlib --data.no-characters", "model.words=characters needs data.characters=true"),
+        (
+            "elmo_tag_stdlib --data.no-characters",
+            "model.encoder.encoder.words=characters needs data.characters",
+        ),
+        (
+            "elmo_tag_stdlib --model.encoder.encoder.max-characters 20",
+            "model.encoder.encoder.max_characters=50",
+        ),
+        (
+            "tag_stdlib --data.characters",
+            "data.characters=true spells words, and no part of TaggerConfig reads",
+        ),
         ("bilm_stdlib --model.max-characters 20", "model.max_characters=50"),
         ("lstm_sst2 --data.tokenizer byte --data.min-count 1", "word_dropout_rate=0.1 reads words as <unk>"),
         ("lstm_sst2 --data.tokenizer byte", "min_count=3 is not read by tokenizer=byte"),

@@ -58,6 +58,12 @@ def test_a_batch_gives_the_model_tokens_and_lengths_only(task):
     assert all(len(leaf) == B for leaf in jax.tree.leaves(batch))
 
 
+def test_spelling_goes_to_the_model_where_examples_have_it():
+    given = examples() | {"characters": np.zeros((B, T, 50), np.int32)}
+    for task in (Classify(), Tag(), Slots()):
+        assert task.batch(given)["inputs"]["characters"] is given["characters"]
+
+
 # --- sums -----------------------------------------------------------------------------------------
 
 

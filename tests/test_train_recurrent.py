@@ -13,6 +13,7 @@ import zoo
 from zoo import sharding
 from zoo.__main__ import main
 from zoo.checkpoint import named_leaves
+from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import CheckpointError
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.rnn import RNNConfig
@@ -101,11 +102,11 @@ def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
     sizes = {"vocab_size": tokenizer.vocab_size, "num_layers": 2, "d_model": 12, "d_state": 16}
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
 
-    def started(**changes):
+    def started(vocabulary=tokenizer, **changes):
         encoder = RNNConfig(**(sizes | {"forget_bias": 0.0} | changes))
         model = zoo.create(ClassifierConfig(encoder, num_classes=3, d_hidden=0))
         params = model.init(jax.random.key(0))
-        return params, load_start(lstm, model, params, mesh, tokenizer)
+        return params, load_start(lstm, model, params, mesh, vocabulary)
 
     before, after = map(named_leaves, started())
     for name, array in after.items():
@@ -114,6 +115,9 @@ def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
     assert any((after[name] != before[name]).any() for name in after)
     elman = [f"elman_{name}" for name in ("tanh", "relu")]
     assert choices(RNNConfig(cell=elman[0])) != choices(RNNConfig(cell=elman[1]))  # of equal shapes
+    strange = WordTokenizer(tuple(reversed(tokenizer.words)))  # as many words, and others of the same number
+    with pytest.raises(CheckpointError, match="another vocabulary"):
+        started(vocabulary=strange)
     for other in ({"d_state": 17}, {"cell": "gru"}, {"num_layers": 3}):
         with pytest.raises(CheckpointError, match="another model"):
             started(**other)

@@ -46,7 +46,8 @@ def load_start(folder: str | os.PathLike, model, params: dict, mesh, tokenizer) 
             break
     else:
         return load_params(folder, model, mesh, tokenizer)
-    loaded = named_leaves(load_params(folder, source, mesh, tokenizer))
+    of_words = any("V" in spec.letters for spec in named_leaves(specs).values())  # not where they are spelled
+    loaded = named_leaves(load_params(folder, source, mesh, tokenizer if of_words else None))
     part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
     return nested(named_leaves(params) | part)
 

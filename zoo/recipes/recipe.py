@@ -148,11 +148,19 @@ class Recipe:
                 f"data.layout=streams carries a state from step to step, and {model} has none; choose "
                 "data.layout=stream"
             )
-        spells = getattr(self.model, "words", "") == "characters"
-        if spells and (not self.data.characters or self.model.max_characters != MAX_CHARACTERS):
+        path, inner = "model", self.model
+        while hasattr(inner, "encoder"):
+            path, inner = f"{path}.encoder", inner.encoder
+        spells, given = getattr(inner, "words", "") == "characters", getattr(self.data, "characters", False)
+        if spells and (not given or inner.max_characters != MAX_CHARACTERS):
             raise ConfigError(
-                f"model.words=characters needs data.characters=true and model.max_characters="
+                f"{path}.words=characters needs data.characters=true and {path}.max_characters="
                 f"{MAX_CHARACTERS}, as many as the data gives"
+            )
+        if given and not spells:
+            raise ConfigError(
+                f"data.characters=true spells words, and no part of {model} reads their spelling; set it to "
+                "false"
             )
         words = getattr(self.model, "encoder", self.model)
         if getattr(words, "word_dropout_rate", 0) and self.data.tokenizer != "word":

@@ -66,9 +66,10 @@ def _zaremba(size: str, length: int, epochs: int, flat_epochs: int, factor: floa
 
 
 # A language model of both directions whose layers are word vectors (ELMo, arXiv 1802.05365), over the words
-# of the standard library by their spelling.
+# of the standard library by their spelling. Taggers read it too.
+BILM = BiLMConfig(vocab_size=0, d_model=128, d_state=256, num_filters=128, num_highway=1, d_character=16)
 _BILM = Recipe(
-    model=BiLMConfig(vocab_size=0, d_model=128, d_state=256, num_filters=128, num_highway=1, d_character=16),
+    model=BILM,
     task=BidirectionalLM(),
     data=DataConfig(
         tokenizer="word", vocab_size=8192, length=32, batch_size=16, valid_fraction=0.05, characters=True

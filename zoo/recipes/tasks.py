@@ -1,13 +1,17 @@
 """Recipes beyond language modelling: classes, tags, intents with slots, word vectors."""
 
+import dataclasses
+
 from zoo.data import CooccurrencesConfig, ExamplesConfig, WordPairsConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.joint import JointConfig
 from zoo.models.rnn import RNNConfig
+from zoo.models.scalar_mix import ELMoConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.models.word_vectors import WordVectorsConfig
 from zoo.optim import SGD, AdamW
 from zoo.recipes.recipe import Recipe
+from zoo.recipes.rnn import BILM
 from zoo.schedules import Constant, Cosine, Linear
 from zoo.tasks import CBOW, Classify, GloVe, SkipGram, Slots, Tag
 
@@ -52,6 +56,14 @@ _TAG = Recipe(
     schedule=Cosine(warmup_steps=20),
     steps=400,
     save_every=200,
+)
+
+# The same out of ELMo's vectors: the mix of the layers of a biLM, which reads words by their spelling. Starts
+# from a run of bilm_stdlib with --init; the vocabulary may be another, as no array is of words.
+_ELMO_TAG = dataclasses.replace(
+    _TAG,
+    model=TaggerConfig(encoder=ELMoConfig(encoder=BILM, dropout_rate=0.2), num_tags=0),
+    data=dataclasses.replace(_TAG.data, characters=True),
 )
 
 # google/flax, examples/sst2: dev accuracy 85.21 % after 10 epochs. Reads the folder sst2 (or --data.path).
@@ -123,6 +135,7 @@ def _vectors(task, data, learning_rate: float, steps: int, **model) -> Recipe:
 RECIPES = {
     "classify_stdlib": _CLASSIFY,
     "tag_stdlib": _TAG,
+    "elmo_tag_stdlib": _ELMO_TAG,
     "lstm_sst2": _SST2,
     "slot_snips": _SNIPS,
     "word2vec_wikitext2": _vectors(SkipGram(), WordPairsConfig(path="wikitext-2"), 0.05, 346),

@@ -4,6 +4,7 @@ config.py           the settings
 record.py           what an example is; records/ reads them from files, stdlib_records.py makes them
 labels.py           names of classes and tags
 encoding.py         records as numbers
+spelling.py         the characters of words
 padded.py           one example in a row
 buckets.py          which rows share a batch, and its shape
 one_pass.py         some records in batches, once: what is evaluated or predicted

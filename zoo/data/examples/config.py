@@ -48,6 +48,9 @@ class ExamplesConfig:
     bucket: int = 8
     """Examples of like length share a batch, padded to a multiple of this; 0: one shape for all."""
 
+    characters: bool = False
+    """Give the characters of each word too, known or not, for models that read spelling (ELMo)."""
+
     valid_fraction: float = 0.1
     """The part of the examples that is kept for validation, where they do not come divided."""
 
@@ -68,6 +71,12 @@ class ExamplesConfig:
         for column in self.columns:
             if not all(column.partition("=")):
                 raise ConfigError(f"columns={column!r} is not field=column, for example text=review")
+        if self.characters and self.tokenizer != "word":
+            raise ConfigError(
+                f"characters=true spells words, and tokenizer={self.tokenizer} has none; set tokenizer=word"
+            )
+        if self.characters and self.kind == "pairs":
+            raise ConfigError("characters=true spells words, and kind=pairs is read by no model of spelling")
         check_settings(self)
 
     @property

@@ -1,5 +1,6 @@
 """Some records in batches, each once: what is evaluated or predicted."""
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from zoo.data.examples.encoding import (
 )
 from zoo.data.examples.padded import Pairs, Sequences
 from zoo.data.examples.record import Record
+from zoo.data.examples.spelling import Spelled, characters_of, every_word, inputs_alone
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import DataError
@@ -85,6 +87,25 @@ def encode(
     cfg: ExamplesConfig,
 ) -> Layout:
     """The layout of records of the configuration's kind."""
+    layout = numbered(records, tokenizer, classes, tags, cfg)
+    if not cfg.characters:
+        return layout
+    inputs = [inputs_alone(record) for record in records]
+    speller = every_word(inputs, cast(WordTokenizer, tokenizer))
+    words = cast(Sequences, numbered(inputs, speller, (), (), cfg)).tokens
+    texts = cast(Sequences, layout)
+    characters = Spelled(words, characters_of(speller))
+    return dataclasses.replace(texts, per_token={**texts.per_token, "characters": characters})
+
+
+def numbered(
+    records: Sequence[Record],
+    tokenizer: Tokenizer,
+    classes: Sequence[str],
+    tags: Sequence[str],
+    cfg: ExamplesConfig,
+) -> Layout:
+    """The same without characters."""
     if cfg.kind == "classify":
         return encode_texts(records, tokenizer, classes, wrap=cfg.wrap, max_length=cfg.max_length)
     if cfg.kind == "pairs":

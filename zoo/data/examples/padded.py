@@ -15,6 +15,7 @@ that no mean is over nothing), every other number 0, present 0.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -56,7 +57,8 @@ class Sequences:
     """Texts or tagged sentences: tokens, and numbers that go with each token or with each example."""
 
     tokens: Ragged
-    per_token: Mapping[str, Ragged]
+    per_token: Mapping[str, Any]
+    """A Ragged each, or what has its `rows` (spelling.py)."""
     per_example: Mapping[str, np.ndarray]
 
     is_cut_N: np.ndarray
