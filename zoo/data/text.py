@@ -40,15 +40,16 @@ class DataConfig:
     also .gz, or a folder of them, with its own train and valid parts or without; empty: Python's library."""
 
     tokenizer: str = "byte"
-    """byte, char, sentencepiece (trained on the text), bpe (GPT-2's files), wordpiece (BERT's vocab.txt),
-    word (what blanks divide; a line's end is a word)."""
+    """byte, char, sentencepiece and wordpiece (trained on the text), bpe (GPT-2's files), word (what blanks
+    divide; a line's end is a word)."""
 
     vocab_path: str = ""
-    """The folder of the vocabulary, for bpe and wordpiece; for sentencepiece a .model to use untrained."""
+    """The folder of the vocabulary, for bpe; for wordpiece and sentencepiece a vocab.txt or a .model to use
+    untrained."""
 
     vocab_size: int = 0
-    """How many pieces to train, for sentencepiece without vocab_path; for word the most entries to have,
-    0: every word."""
+    """How many pieces to train, for sentencepiece and wordpiece without vocab_path; for word the most entries
+    to have, 0: every word."""
 
     min_count: int = 1
     """How often a word must be seen in training to be known, for word."""

@@ -22,13 +22,13 @@ class ExamplesConfig:
     """Where fields stand that are not called by a usual name: text=review label=3."""
 
     tokenizer: str = "word"
-    """word, sentencepiece (trained on the training part), char, byte, bpe (GPT-2's), wordpiece (BERT's)."""
+    """word, sentencepiece, wordpiece (both trained on the training part), char, byte, bpe (GPT-2's)."""
 
     vocab_path: str = ""
-    """A vocabulary to use: for bpe and wordpiece, a .model for sentencepiece, a run's tokenizer for word."""
+    """A vocabulary to use: for bpe, a .model for sentencepiece, BERT's for wordpiece, a run's for word."""
 
     vocab_size: int = 0
-    """Pieces to train, for sentencepiece; for word the most entries to have, 0: every word."""
+    """Pieces to train, for sentencepiece and wordpiece; for word the most entries to have, 0: every word."""
 
     min_count: int = 1
     """How often a word must be seen in training to be known, for word; 2 or more train <unk> as well."""

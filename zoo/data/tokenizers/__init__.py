@@ -1,12 +1,12 @@
 """Tokenizers: text to numbers and back.
 
-    name            vocabulary                      loses        end of text
-    byte            none needed                     nothing      256
-    char            the characters of the corpus    nothing      only between several documents
-    sentencepiece   trained on the corpus           nothing      <|endoftext|>
-    bpe             GPT-2's files                   nothing      <|endoftext|>
-    wordpiece       BERT's vocab.txt                white space  [SEP]
-    word            the words of the corpus         white space  </s>, where texts are examples
+    name            vocabulary                        loses        end of text
+    byte            none needed                       nothing      256
+    char            the characters of the corpus      nothing      only between several documents
+    sentencepiece   trained on the corpus             nothing      <|endoftext|>
+    bpe             GPT-2's files                     nothing      <|endoftext|>
+    wordpiece       BERT's, or trained on the corpus  white space  [SEP]
+    word            the words of the corpus           white space  </s>, where texts are examples
 
 `save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
 publishes them (vocab.json and merges.txt, vocab.txt, a .model file).
@@ -77,8 +77,12 @@ def check_settings(cfg) -> None:
             f"min_count={cfg.min_count} is not read by tokenizer={cfg.tokenizer}; set it to 1, or "
             "tokenizer to word"
         )
-    if cfg.tokenizer in ("bpe", "wordpiece") and not cfg.vocab_path:
-        raise ConfigError(f"tokenizer={cfg.tokenizer} needs vocab_path, the folder that holds its vocabulary")
+    if cfg.tokenizer == "bpe" and not cfg.vocab_path:
+        raise ConfigError("tokenizer=bpe needs vocab_path, the folder that holds its vocabulary")
+    if cfg.tokenizer == "wordpiece" and not (cfg.vocab_path or cfg.vocab_size):
+        raise ConfigError(
+            "tokenizer=wordpiece needs vocab_path, the folder of a vocab.txt, or vocab_size, for example 8192"
+        )
     if cfg.tokenizer in ("byte", "char") and cfg.vocab_path:
         raise ConfigError(
             f"vocab_path={cfg.vocab_path} is not read by tokenizer={cfg.tokenizer}; "

@@ -1,4 +1,5 @@
-"""BERT's WordPiece from its published vocab.txt (Devlin et al. 2018, arXiv 1810.04805).
+"""BERT's WordPiece, from its published vocab.txt (Devlin et al. 2018, arXiv 1810.04805) or trained on a text
+(word_piece_training.py).
 
 Words are split at blanks and punctuation, every Chinese character is a word, and a word becomes the
 longest pieces that fit. Text is cleaned on the way, so decoding gives readable text, not the text itself.
@@ -26,6 +27,7 @@ from zoo.errors import DataError
 
 FILE = "vocab.txt"
 UNKNOWN, BEGIN, SEPARATOR = "[UNK]", "[CLS]", "[SEP]"
+PADDING, MASK = "[PAD]", "[MASK]"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,26 @@ class WordPieceTokenizer:
     @property
     def unk(self) -> int:
         return self.ids[UNKNOWN]
+
+    @property
+    def pad(self) -> int | None:
+        """[PAD], where the vocabulary has it."""
+        return self.ids.get(PADDING)
+
+    @property
+    def mask(self) -> int | None:
+        """[MASK], which stands for a word to be found, where the vocabulary has it."""
+        return self.ids.get(MASK)
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """The pieces in brackets, which no text spells, as a bracket is a word of its own."""
+        return tuple(i for i, p in enumerate(self.pieces) if len(p) > 2 and p[0] + p[-1] == "[]")
+
+    @property
+    def goes_on_V(self) -> np.ndarray:
+        """Which pieces go on with the word of the piece before."""
+        return np.array([len(piece) > 2 and piece.startswith("##") for piece in self.pieces])
 
     @cached_property
     def lowercases(self) -> bool:
