@@ -7,6 +7,7 @@
     stream.py      rows that run across documents; streams.py: parallel ones that go on from step to step;
                    packed.py: rows of whole documents
     order.py       which row comes when
+    masked/        texts with some of their words masked, alone or as pairs
     examples/      labelled examples as batches: texts to classify, sentences to tag, pairs to translate
     word_pairs.py  words and their neighbours; cooccurrences.py: how often they met
     baselines.py   what gzip and an order-3 model make of the same bytes
@@ -22,6 +23,8 @@ from zoo.data.cooccurrences import CooccurrencesConfig, load_cooccurrences
 from zoo.data.examples import labels
 from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.example_set import ExampleSet, load_example_file, load_examples
+from zoo.data.masked.config import MaskedConfig
+from zoo.data.masked.masked_set import load_masked, load_masked_file
 from zoo.data.text import LAYOUTS, DataConfig, TextSet, load_text, load_text_file
 from zoo.data.tokenizers import TOKENIZERS, load_tokenizer
 from zoo.data.word_pairs import WordPairsConfig, load_word_pairs
@@ -36,6 +39,7 @@ __all__ = [
     "DataConfig",
     "ExampleSet",
     "ExamplesConfig",
+    "MaskedConfig",
     "TextSet",
     "WordPairsConfig",
     "load",
@@ -45,12 +49,14 @@ __all__ = [
 
 SOURCES: dict[str, Any] = {
     "text": DataConfig,
+    "masked": MaskedConfig,
     "examples": ExamplesConfig,
     "word_pairs": WordPairsConfig,
     "cooccurrences": CooccurrencesConfig,
 }
 LOADERS: dict[type, Any] = {
     DataConfig: load_text,
+    MaskedConfig: load_masked,
     ExamplesConfig: load_examples,
     WordPairsConfig: load_word_pairs,
     CooccurrencesConfig: load_cooccurrences,
@@ -70,4 +76,6 @@ def load_file(cfg, path: str | os.PathLike, run: str | os.PathLike):
         return load_example_file(cfg, Path(path), tokenizer, labels.read(Path(run)))
     if isinstance(cfg, DataConfig):
         return load_text_file(cfg, Path(path), tokenizer)
+    if isinstance(cfg, MaskedConfig):
+        return load_masked_file(cfg, Path(path), tokenizer)
     raise ConfigError(f"{run}: word vectors are not evaluated on a file of text; see `python -m zoo words`")

@@ -11,8 +11,8 @@ GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # odd, and 2^64 over the golden ratio: S
 ROUNDS = 10  # of a Feistel network; four (Luby and Rackoff 1988) are uneven where there are few numbers
 
 
-def bits(key: int, numbers) -> np.ndarray:
-    """64 random bits, uint64, for each of these numbers of a stream."""
+def bits(key, numbers) -> np.ndarray:
+    """64 random bits, uint64, for each of these numbers of a stream, or of several: an array of keys."""
     with np.errstate(over="ignore"):
         z = np.uint64(key) + (np.asarray(numbers).astype(np.uint64) + np.uint64(1)) * GOLDEN
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -20,7 +20,7 @@ def bits(key: int, numbers) -> np.ndarray:
         return z ^ (z >> np.uint64(31))
 
 
-def uniform(key: int, numbers) -> np.ndarray:
+def uniform(key, numbers) -> np.ndarray:
     """Evenly in [0, 1), float64, for each of these numbers of a stream."""
     return (bits(key, numbers) >> np.uint64(11)) * 2.0**-53
 

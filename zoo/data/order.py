@@ -39,10 +39,15 @@ class Order:
 
     def rows(self, numbers: Iterable[int]) -> dict[str, np.ndarray]:
         """The training rows with these numbers, counted from 0 over all steps."""
+        rows_B, epochs_B = self.places(numbers)
+        phases_B = np.array([self._phase(epoch) for epoch in epochs_B], np.int64)
+        return self.layout.rows(rows_B, phases_B)
+
+    def places(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Which row of the layout each of these is, and of which epoch."""
         numbers = [int(i) for i in numbers]
         rows_B = np.array([self._shuffled[i] for i in numbers], np.int64)
-        phases_B = np.array([self._phase(i // self.layout.num_rows) for i in numbers], np.int64)
-        return self.layout.rows(rows_B, phases_B)
+        return rows_B, np.array(numbers, np.int64) // self.layout.num_rows
 
     @cached_property
     def _shuffled(self):
