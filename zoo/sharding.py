@@ -31,6 +31,7 @@ LETTERS = {
     "T": "positions",
     "S": "attended positions",
     "W": "words, of several pieces each",
+    "P": "picked positions",
     "V": "vocabulary",
     "D": "model width",
     "E": "model width, outgoing",

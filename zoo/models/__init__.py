@@ -12,6 +12,7 @@ from zoo.models.classifier import Classifier, ClassifierConfig
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.joint import Joint, JointConfig
 from zoo.models.modernbert import ModernBERT, ModernBERTConfig
+from zoo.models.pretraining import Pretraining, PretrainingConfig
 from zoo.models.pure import Model
 from zoo.models.rnn import RNN, RNNConfig
 from zoo.models.scalar_mix import ELMo, ELMoConfig
@@ -31,6 +32,7 @@ MODELS: dict[type, Any] = {
     ClassifierConfig: Classifier,
     TaggerConfig: Tagger,
     JointConfig: Joint,
+    PretrainingConfig: Pretraining,
 }
 SIZES: dict[str, Any] = {
     **rnn.SIZES,

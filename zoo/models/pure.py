@@ -91,8 +91,11 @@ class Model:
         """
         if rows is not None:
             return self.readout_stored(params, x, rows)
-        logits, letter = self.readout_stored(params, x), self.module.output
-        return logits[..., : self.config.dims[letter]] if letter else logits
+        dims, letters = self.config.dims, self.module.output
+        logits = self.readout_stored(params, x)
+        if isinstance(letters, Mapping):
+            return {name: logits[name][..., : dims[letter]] for name, letter in letters.items()}
+        return logits[..., : dims[letters]] if letters else logits
 
     def readout_stored(self, params, x, rows=None):
         """Logits as the sharded vocabulary stores them: the rows that pad it come last, each at the

@@ -2,12 +2,18 @@
 
 import dataclasses
 
-from zoo.recipes import gpt, pairs, rnn, tasks
+from zoo.recipes import bert, gpt, pairs, rnn, tasks
 from zoo.recipes.recipe import CHOICES, EXEMPT, JUDGING, PARTS, Recipe
 
 __all__ = ["CHOICES", "CONFIGS", "EXEMPT", "JUDGING", "PARTS", "Recipe"]
 
 CONFIGS: dict[str, Recipe] = {
     name: dataclasses.replace(recipe, name=name)
-    for name, recipe in {**gpt.RECIPES, **rnn.RECIPES, **pairs.RECIPES, **tasks.RECIPES}.items()
+    for name, recipe in {
+        **gpt.RECIPES,
+        **bert.RECIPES,
+        **rnn.RECIPES,
+        **pairs.RECIPES,
+        **tasks.RECIPES,
+    }.items()
 }

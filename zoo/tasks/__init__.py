@@ -10,6 +10,7 @@ metrics(sums, outputs, dataset) -> {eval_loss, ...}      of a whole evaluation
 from zoo.tasks.bilm import BidirectionalLM
 from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.classify import Classify
+from zoo.tasks.masked_lm import MaskedLM, MaskedPairs
 from zoo.tasks.seq2seq import Seq2Seq
 from zoo.tasks.slots import Slots
 from zoo.tasks.tag import Tag
@@ -18,6 +19,8 @@ from zoo.tasks.word_vectors import CBOW, GloVe, SkipGram
 TASKS = {
     "causal_lm": CausalLM,
     "bilm": BidirectionalLM,
+    "masked_lm": MaskedLM,
+    "masked_pairs": MaskedPairs,
     "seq2seq": Seq2Seq,
     "classify": Classify,
     "tag": Tag,
