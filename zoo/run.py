@@ -74,7 +74,6 @@ class RunFolder:
         # Read and written again: a field that did not exist when the run was made has its default.
         before = config.to_json(config.from_json(old["recipe"], Recipe, PARTS))
         exempt = EXEMPT - JUDGING if recipe.best else EXEMPT
-        exempt = EXEMPT - JUDGING if recipe.best else EXEMPT
         differing = config.semantic_differences(before, self.settings["recipe"], exempt)
         if old["data_digest"] != self.settings["data_digest"]:
             differing.append(f"data: digest {old['data_digest'][:12]} -> {self.settings['data_digest'][:12]}")
