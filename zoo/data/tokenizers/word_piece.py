@@ -20,7 +20,7 @@ from typing import ClassVar
 import numpy as np
 
 from zoo.data.files import find, read_text
-from zoo.data.tokenizers.rust import refusing
+from zoo.data.tokenizers.rust import Located, located, refusing
 from zoo.data.tokenizers.saved import write_note
 from zoo.data.tokenizers.text import chunks
 from zoo.errors import DataError
@@ -107,6 +107,10 @@ class WordPieceTokenizer:
     def encode(self, text: str) -> np.ndarray:
         parts = [np.array(self._library.encode(chunk).ids, np.int32) for chunk in chunks(text)]
         return np.concatenate(parts) if parts else np.empty(0, np.int32)
+
+    def encode_with_offsets(self, text: str) -> Located:
+        """The tokens, and where in the text each begins and ends."""
+        return located(self._library, text)
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text; [SEP], and padding of a vocabulary, decode to nothing."""
