@@ -10,7 +10,8 @@ modules a property that depends on the configuration:
     recurrent       what a state remembers has a fixed size, and no row is too long
     pair            reads two rows and compares or translates them
     table           one vector a word, no positions
-    head            reads something else out of another model's features: classify, tag, slots or pretraining
+    head            reads something else out of another model's features: classify, tag, slots, span,
+                    or pretraining
     directions      reads rows from both ends apart, neither side knowing the other
 
 Programs compiled here are compiled for a quick build, not for speed: six times less time to compile.
@@ -43,6 +44,7 @@ TRAITS = {
     "tag",
     "slots",
     "pretraining",
+    "span",
     "directions",
 }
 SEQUENCE = ("causal", "bidirectional")  # language models: tokens in, a word's logits at every position out

@@ -5,7 +5,7 @@ predict("runs/lstm_sst2", [{"text": "a fine film"}])
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import jax
@@ -29,7 +29,8 @@ def predict(folder: str | os.PathLike, examples: Sequence[Mapping]) -> list[dict
 
     An example has the inputs of the run's kind of data: {"text"} and perhaps {"text_pair"}, {"words": [...]},
     or {"source"}. The answer is the same with "label" and "probability", "tags", both, or "target". A
-    {"text"} to be tagged is cut into words, and has "spans" instead: start, end and label of each entity.
+    {"text"} to be tagged is cut into words, and has "spans" instead: start, end and label of each entity. A
+    {"question", "context"} has "id", "answer", its "score", and "nbest".
     Raises DataError for an empty text, another field, or a sentence that is longer than the run's rows.
     """
     kind = kind_of(folder)
@@ -104,22 +105,40 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
             f"{records[0].where}: every line ends with the name of a tag; call such a file .conll"
         )
     dataset = one_pass(records, tokenizer, names["labels"], names["tags"], recipe.data)
-    return predictions(model, params, recipe.task, dataset)
+    say = answers if kind == "span" else predictions
+    return say(model, params, recipe.task, dataset)
 
 
-def predictions(model, params, task, dataset: OnePass) -> list[dict]:
-    """What a task predicts of a data set's records, in their order."""
+def predicted(model, params, task, dataset: OnePass) -> Iterator[tuple[np.ndarray, dict]]:
+    """What a task predicts of each batch of a data set, and the numbers of its rows."""
 
     @jax.jit
     def outputs(params, inputs):
         x, _ = model.features(params, inputs)
         return task.predict(model, params, x, inputs)
 
-    said: list[dict] = [{}] * len(dataset.records)
     for i in range(dataset.num_eval_batches):
         examples = dataset.eval_batch(i, range(dataset.cfg.batch_size))
-        found = jax.device_get(outputs(params, inputs_of(examples)))
-        for row, number in enumerate(dataset.numbers(i)):
+        yield dataset.numbers(i), jax.device_get(outputs(params, inputs_of(examples)))
+
+
+def answers(model, params, task, dataset: OnePass) -> list[dict]:
+    """The answer to each question, its share of all that was considered, and the best others."""
+    rows = ({"index": numbers} | found for numbers, found in predicted(model, params, task, dataset))
+    found = task.answers(rows, dataset)
+    said = []
+    for number, record in enumerate(dataset.records):
+        answer = found[number]
+        named = {"answer": answer.text, "score": answer.score, "nbest": list(answer.best)}
+        said.append({"id": record.id, "question": record.fields["question"]} | named)
+    return said
+
+
+def predictions(model, params, task, dataset: OnePass) -> list[dict]:
+    """What a task predicts of a data set's records, in their order."""
+    said: list[dict] = [{}] * len(dataset.records)
+    for numbers, found in predicted(model, params, task, dataset):
+        for row, number in enumerate(numbers):
             if number >= 0:
                 record = dataset.records[number]
                 asked = {"text": record.text} if record.offsets else record.fields

@@ -17,6 +17,7 @@ from zoo.models.pure import Model
 from zoo.models.rnn import RNN, RNNConfig
 from zoo.models.scalar_mix import ELMo, ELMoConfig
 from zoo.models.seq2seq import Seq2Seq, Seq2SeqConfig
+from zoo.models.span import Span, SpanConfig
 from zoo.models.tagger import Tagger, TaggerConfig
 from zoo.models.word_vectors import WordVectors, WordVectorsConfig
 
@@ -33,6 +34,7 @@ MODELS: dict[type, Any] = {
     TaggerConfig: Tagger,
     JointConfig: Joint,
     PretrainingConfig: Pretraining,
+    SpanConfig: Span,
 }
 SIZES: dict[str, Any] = {
     **rnn.SIZES,

@@ -3,7 +3,8 @@
     tokens ─ encoder ─ x_BTD ─┬─ pooling ─ tanh layer ─ classes            classifier.py
                               ├─ softmax at every position, or CRF         tagger.py
                               ├─ attention for either ─ classes and tags   joint.py
-                  └─ words, and a tanh layer ─ kinds of pairs  pretraining.py
+                              ├─ words, and a tanh layer ─ kinds of pairs  pretraining.py
+                              └─ where an answer begins and ends           span.py
 
 The encoder is any other model, held as a field by the head's configuration and handed to its module. An
 encoder's configuration says `d_features`, the width of its features, and, where their first half was read

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from zoo.recipes import bert, gpt, pairs, rnn, tasks
+from zoo.recipes import bert, finetune, gpt, pairs, rnn, tasks
 from zoo.recipes.recipe import CHOICES, EXEMPT, JUDGING, PARTS, Recipe
 
 __all__ = ["CHOICES", "CONFIGS", "EXEMPT", "JUDGING", "PARTS", "Recipe"]
@@ -15,5 +15,6 @@ CONFIGS: dict[str, Recipe] = {
         **rnn.RECIPES,
         **pairs.RECIPES,
         **tasks.RECIPES,
+        **finetune.RECIPES,
     }.items()
 }

@@ -2,6 +2,7 @@
 
     f1.py              precision, recall and F1 from counts; tables of them with micro, macro, weighted means
     classification.py  accuracy, exact match, F1 of every class, Matthews correlation
+    squad.py           exact match and F1 of answers cut out of a text
     entities.py        entities in IOB1, IOB2, BIOES and BMES tags, their F1, sentences that are wholly right
     ranking.py         Pearson and Spearman correlation
     translation.py     BLEU and chrF, by sacrebleu (extra `eval`)
@@ -18,6 +19,7 @@ from zoo.scores.entities import entity_scores, scheme_of, sentence_accuracy, spa
 from zoo.scores.f1 import Score, ScoreTable
 from zoo.scores.ranking import pearson, spearman
 from zoo.scores.rouge import rouge
+from zoo.scores.squad import squad_scores
 from zoo.scores.translation import bleu, chrf, join_pieces, tokenized_bleu
 
 __all__ = [
@@ -37,5 +39,6 @@ __all__ = [
     "sentence_accuracy",
     "spans",
     "spearman",
+    "squad_scores",
     "tokenized_bleu",
 ]

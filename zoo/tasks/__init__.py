@@ -13,6 +13,7 @@ from zoo.tasks.classify import Classify
 from zoo.tasks.masked_lm import MaskedLM, MaskedPairs
 from zoo.tasks.seq2seq import Seq2Seq
 from zoo.tasks.slots import Slots
+from zoo.tasks.span import Span
 from zoo.tasks.tag import Tag
 from zoo.tasks.word_vectors import CBOW, GloVe, SkipGram
 
@@ -25,6 +26,7 @@ TASKS = {
     "classify": Classify,
     "tag": Tag,
     "slots": Slots,
+    "span": Span,
     "skip_gram": SkipGram,
     "cbow": CBOW,
     "glove": GloVe,

@@ -13,7 +13,8 @@ class ExamplesConfig:
     """Which examples, in which tokens, in batches of which shapes."""
 
     kind: str = "classify"
-    """classify (a text or two, a label), tag (words and their tags), slots (both), pairs (source, target)."""
+    """classify (a text or two, a label), tag (words and their tags), slots (both), pairs (source, target),
+    span (a question, a text that holds its answer)."""
 
     path: str = ""
     """A file or a folder with train and valid parts; empty: examples made of Python's library."""
@@ -42,6 +43,9 @@ class ExamplesConfig:
     max_target_length: int = 128
     """Longest target, its end mark included, for pairs."""
 
+    stride: int = 128
+    """Tokens from the beginning of one window of a long text to that of the next, for span."""
+
     batch_size: int = 32
     """Examples per step, over all processes."""
 
@@ -60,7 +64,7 @@ class ExamplesConfig:
             if value not in table:
                 raise ConfigError(f"{field}={value!r} is none of {', '.join(table)}{nearest(value, table)}")
         # Of the 5 positions of a text three may be marks, two are for text; of a target one is a mark.
-        least = {"max_length": 5, "max_target_length": 2, "batch_size": 1, "min_count": 1}
+        least = {"max_length": 5, "max_target_length": 2, "batch_size": 1, "min_count": 1, "stride": 1}
         for field, value in (least | {"bucket": 0, "vocab_size": 0}).items():
             if getattr(self, field) < value:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least {value}")
@@ -77,7 +81,21 @@ class ExamplesConfig:
             )
         if self.characters and self.kind == "pairs":
             raise ConfigError("characters=true spells words, and kind=pairs is read by no model of spelling")
+        if self.kind == "span":
+            self._check_span()
         check_settings(self)
+
+    def _check_span(self):
+        if self.wrap != "both":
+            raise ConfigError(
+                f"wrap={self.wrap}: an answer that a text has not is at the mark before it; set wrap=both"
+            )
+        if not hasattr(TOKENIZERS[self.tokenizer], "encode_with_offsets"):
+            known = [name for name, each in TOKENIZERS.items() if hasattr(each, "encode_with_offsets")]
+            raise ConfigError(
+                f"tokenizer={self.tokenizer} does not say where its tokens stand in a text, which kind=span "
+                f"needs; set tokenizer to {' or '.join(known)}"
+            )
 
     @property
     def named_columns(self) -> dict[str, str]:

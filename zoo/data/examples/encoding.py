@@ -6,6 +6,7 @@
     tag         a token and a tag for every word       slots has a label besides
                 [CLS] un ##broken film [SEP]           a tag for every word, at its first piece
     pairs       source, wrapped                        <s> target </s>
+    span        [CLS] question [SEP] context [SEP]     the context in windows (windows.py)
 
 `wrap` puts marks around a text or a source: none; end: `</s>` behind it; both: `<s>` before it as well. The
 names of the marks are those of a vocabulary of words; other tokenizers have [CLS] and [SEP], or one end of
@@ -32,6 +33,7 @@ from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError
 
 Words = tuple[str, ...]
+TEXTS = ("text", "text_pair", "source", "target", "question", "context")
 
 WRAPS = {"none": (False, False), "end": (False, True), "both": (True, True)}
 """Whether a mark stands before and behind a text."""
@@ -41,8 +43,7 @@ def texts_of(record: Record) -> tuple[str, ...]:
     """The texts of a record; words are one, with blanks between."""
     if "words" in record.fields:
         return (" ".join(record.fields["words"]),)
-    names = [name for name in ("text", "text_pair", "source", "target") if name in record.fields]
-    return tuple(cast(str, record.fields[name]) for name in names)
+    return tuple(cast(str, record.fields[name]) for name in TEXTS if name in record.fields)
 
 
 def words_of(record: Record) -> Sequence[str]:
@@ -50,6 +51,12 @@ def words_of(record: Record) -> Sequence[str]:
     if "words" in record.fields:
         return record.fields["words"]
     return [word for text in texts_of(record) for word in text.split()]
+
+
+def marks_of_pair(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]]:
+    """What stands before, between and behind two texts."""
+    before, behind, _ = _marks(tokenizer, "both")
+    return before, _between(tokenizer), behind
 
 
 def needs_marks(records: Sequence[Record], wrap: str) -> bool:

@@ -1,4 +1,5 @@
-"""Labelled examples as batches: texts to classify, sentences to tag, pairs to translate or summarise.
+"""Labelled examples as batches: texts to classify, sentences to tag, pairs to translate or summarise,
+questions about a text.
 
 What is longer than max_length: a text to classify is cut. A pair is left out of training, as half a
 sentence is no translation of a whole one, and cut where it is evaluated. A tagged sentence is cut in
@@ -76,12 +77,14 @@ class ExampleSet(OnePass):
         Neither the seed nor what is batched with what changes it, nor where the files lie.
         """
         cfg = self.cfg
-        rows = [cfg.kind, cfg.wrap, cfg.max_length, cfg.max_target_length if cfg.kind == "pairs" else 0]
+        own = {"pairs": cfg.max_target_length, "span": cfg.stride}
+        rows = [cfg.kind, cfg.wrap, cfg.max_length, own.get(cfg.kind, 0)]
         digest = hashlib.sha256(json.dumps([*rows, self.tokenizer.digest, self.labels, self.tags]).encode())
         for part, records in sorted(self.parts.items()):
             digest.update(json.dumps([part, len(records)]).encode())
             for record in records:
                 digest.update(json.dumps(sorted(record.fields.items())).encode() + b"\n")
+                digest.update(json.dumps(record.offsets).encode() if cfg.kind == "span" else b"")
         return digest.hexdigest()
 
     @property

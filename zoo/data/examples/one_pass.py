@@ -16,12 +16,15 @@ from zoo.data.examples.encoding import (
     encode_pieces,
     encode_texts,
     encode_words,
+    has_types,
+    marks_of_pair,
     sizes_of_words,
     words_are_tokens,
 )
 from zoo.data.examples.padded import Pairs, Sequences
 from zoo.data.examples.record import Record
 from zoo.data.examples.spelling import Spelled, characters_of, every_word, inputs_alone
+from zoo.data.examples.windows import encode_questions
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import DataError
@@ -33,7 +36,8 @@ Layout = Sequences | Pairs
 
 @dataclass(frozen=True)
 class OnePass:
-    """Records as batches, short ones first; every record is in one of them."""
+    """Records as batches, short ones first; every record is in one of them, or where it has several rows
+    each of these."""
 
     cfg: ExamplesConfig
     tokenizer: Tokenizer
@@ -52,7 +56,7 @@ class OnePass:
         return self._rows(self.layout, self._evaluation, i, rows)
 
     def numbers(self, i: int) -> np.ndarray:
-        """Which records the rows of the i-th batch are, -1 where none is."""
+        """Which records, or rows of records, the rows of the i-th batch are, -1 where none is."""
         return self._evaluation.numbers_MB[i]
 
     @property
@@ -108,6 +112,14 @@ def numbered(
     """The same without characters."""
     if cfg.kind == "classify":
         return encode_texts(records, tokenizer, classes, wrap=cfg.wrap, max_length=cfg.max_length)
+    if cfg.kind == "span":
+        return encode_questions(
+            *(records, tokenizer),
+            marks=marks_of_pair(tokenizer),
+            typed=has_types(tokenizer),
+            max_length=cfg.max_length,
+            stride=cfg.stride,
+        )
     if cfg.kind == "pairs":
         return encode_pairs(
             *(records, tokenizer),

@@ -5,6 +5,7 @@
     tag         words, tags
     slots       words, tags, label        joint slots and intents (Goo et al. 2018, NAACL)
     pairs       source, target, [references]
+    span        question, context, [answers]        answers are parts of the context
 
 Words and tags are tuples of equal length; references, where a source has several targets, is the tuple of
 all of them and target is its first. No field is empty. A record that is to be predicted has its inputs alone.
@@ -27,11 +28,14 @@ KINDS = {
     "tag": ("words", "tags"),
     "slots": ("words", "tags", "label"),
     "pairs": ("source", "target"),
+    "span": ("question", "context", "answers"),
 }
 """The fields that are looked for in a file, by kind."""
 
 OPTIONAL = frozenset({"text_pair"})
-INPUTS = frozenset({"text", "text_pair", "words", "source"})  # what a model sees; the rest it predicts
+INPUTS = frozenset(
+    {"text", "text_pair", "words", "source", "question", "context"}
+)  # what a model sees; the rest it predicts
 BLANKS = " \t\r\n"  # other white space may be a word: a tagged Chinese text has its U+3000
 
 
@@ -48,13 +52,25 @@ class Record:
     """The text that words were found in, where they did not come as words."""
 
     offsets: tuple[tuple[int, int], ...] = ()
-    """Where each of these words begins and ends in the text, in characters."""
+    """Where each of these words begins and ends in the text, or each answer in the context, in characters."""
+
+    id: str = ""
+    """What a question is called."""
 
     @property
     def key(self) -> str:
-        """What a split by hash goes by: a digest of the input, so copies of a text stay together."""
-        inputs = {name: value for name, value in self.fields.items() if name in INPUTS}
-        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
+        """A digest of the input: copies have one key."""
+        return _digest(self.fields, INPUTS)
+
+    @property
+    def group(self) -> str:
+        """What a split by hash goes by: copies of a text stay together, and all questions about one."""
+        return _digest(self.fields, INPUTS - {"question"})
+
+
+def _digest(fields: dict[str, Field], names: frozenset) -> str:
+    inputs = {name: value for name, value in fields.items() if name in names}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 def make_record(fields: dict[str, Field], where: str, **places) -> Record:
@@ -103,7 +119,7 @@ def check_kind(kind: str) -> None:
 
 def split(records: Sequence[Record], valid_fraction: float) -> Parts:
     """About `valid_fraction` of the records validate, always the same ones, whatever else comes or goes."""
-    numbered = [Document(str(i), "", record.key) for i, record in enumerate(records)]
+    numbered = [Document(str(i), "", record.group) for i, record in enumerate(records)]
     return {
         part: tuple(records[int(document.name)] for document in documents)
         for part, documents in split_by_hash(numbered, valid_fraction).items()

@@ -3,6 +3,7 @@
     classify    a function             the package that it comes from
     tag         words of a statement   what the lexer calls each: keyword, name, number, string, ...
     pairs       a function's body      the first line of its docstring
+    span        a question about one   the default of a parameter, what is returned, what is raised
 
 Sources are read and parsed, never executed. A file lies wholly in one part, by the hash that divides the text
 in corpus.py, and of copies only the first counts: nothing that validates was seen in training. Like the
@@ -25,11 +26,12 @@ from zoo.data import stdlib
 from zoo.data.cache import Arrays, cached
 from zoo.data.corpus import part_digest, split_by_hash
 from zoo.data.examples.lexer import statements
+from zoo.data.examples.questions import asked
 from zoo.data.examples.record import Parts, Record, check_kind, make_record
 from zoo.data.files import Document
 from zoo.errors import DataError
 
-FORMAT = 1  # of what is cached; raise it when the same sources come to mean other records
+FORMAT = 2  # of what is cached; raise it when the same sources come to mean other records
 
 NUM_CLASSES = 20  # packages, the most frequent; there may be fewer
 LARGEST_CLASS = 0.15  # of a part at most: so much is right for who always says the same
@@ -39,6 +41,7 @@ TAGGED_CHARACTERS = 12_000
 STATEMENTS_PER_FILE = 48
 STATEMENT_WORDS = range(4, 65)
 BODY_CHARACTERS = range(20, 1001)
+SOURCE_CHARACTERS = range(40, 601)
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -135,6 +138,19 @@ def summarised(module: Document) -> Iterator[Record]:
             yield make_record({"source": source, "target": target}, f"{module.name}:{function.lineno}")
 
 
+def questioned(module: Document) -> Iterator[Record]:
+    """What the syntax tree knows of a function, asked of its source."""
+    lines = module.text.split("\n")
+    for function in functions(module):
+        source = lines[function.lineno - 1 : function.end_lineno]
+        context = "\n".join(source)
+        if len(context) in SOURCE_CHARACTERS:
+            where = f"{module.name}:{function.lineno}"
+            for question, start, end in asked(function, source):
+                fields = {"question": question, "context": context, "answers": (context[start:end],)}
+                yield make_record(fields, where, offsets=((start, end),))
+
+
 def functions(module: Document) -> Iterator[Function]:
     """The functions at top level and the methods of classes at top level."""
     with warnings.catch_warnings():
@@ -153,6 +169,7 @@ MAKERS: dict[str, Callable[[Document], Iterator[Record]]] = {
     "classify": classified,
     "tag": tagged,
     "pairs": summarised,
+    "span": questioned,
 }
 
 
@@ -164,7 +181,10 @@ def _first_of_each(records: Iterable[Record], seen: set[str]) -> Iterator[Record
 
 
 def _packed(parts: Parts) -> Arrays:
-    rows = {part: [[record.fields, record.where] for record in records] for part, records in parts.items()}
+    rows = {
+        part: [[record.fields, record.where, record.offsets] for record in records]
+        for part, records in parts.items()
+    }
     return {"json": np.frombuffer(json.dumps(rows).encode(), np.uint8)}
 
 
@@ -172,8 +192,12 @@ def _unpacked(arrays: Arrays) -> Parts:
     rows = json.loads(arrays["json"].tobytes())
     return {
         part: tuple(
-            Record({k: v if isinstance(v, str) else tuple(v) for k, v in fields.items()}, where)
-            for fields, where in rows[part]
+            Record(
+                {k: v if isinstance(v, str) else tuple(v) for k, v in fields.items()},
+                where,
+                offsets=tuple(map(tuple, offsets)),
+            )
+            for fields, where, offsets in rows[part]
         )
         for part in ("train", "valid")
     }

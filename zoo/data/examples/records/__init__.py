@@ -6,6 +6,7 @@
     tag         .conll .bmes .txt ... .jsonl    train.conll, ...  (.jsonl: words, or a text with spans)
     slots       .jsonl                          train/{seq.in, seq.out, label}, ...
     pairs       .tsv .csv .jsonl .txt (SCAN)    the same, or train.en beside train.de, ...
+    span        .json (SQuAD) .jsonl            train-v1.1.json, dev-v1.1.json, ...
 
 Each may also be .gz. What does not come divided is split by a hash of the text. `columns` says where a field
 stands, where the file's own names do not say it (columns.py):
@@ -29,6 +30,7 @@ from zoo.data.examples.records.parallel import read_parallel, read_slots
 from zoo.data.examples.records.parts import find_files, find_folders, find_parallel
 from zoo.data.examples.records.scan import PAIR, read_scan
 from zoo.data.examples.records.spans import read_tagged_lines
+from zoo.data.examples.records.squad import read_questions, read_squad
 from zoo.data.examples.records.tables import read_csv, read_tsv
 from zoo.data.files import kind as extension
 from zoo.errors import DataError, nearest
@@ -45,6 +47,7 @@ READERS: dict[str, dict[str, Reader]] = {
     "tag": {**dict.fromkeys([*TAGGED, ".txt"], read_conll), ".jsonl": read_tagged_lines},
     "slots": {".jsonl": read_tagged_lines},
     "pairs": TABLES | {".txt": read_scan},
+    "span": {".json": read_squad, ".jsonl": read_questions},
 }
 
 log = logging.getLogger("zoo.data")
@@ -113,6 +116,10 @@ def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
     """The records of one file, read as its extension says; of slots in three files, of their folder."""
     if kind == "slots" and path.is_dir():
         return read_slots(path, columns)
+    return _reader(path, kind)(path, KINDS[kind], columns)
+
+
+def _reader(path: Path, kind: str) -> Reader:
     reader = READERS[kind].get(extension(path))
     if not path.exists():
         raise DataError(f"{path}: no such file; check the path")
@@ -120,7 +127,7 @@ def read_file(path: Path, kind: str, columns: Columns) -> list[Record]:
         known = " ".join(READERS[kind])
         folder = ", or a folder with seq.in, seq.out and label" * (kind == "slots")
         raise DataError(f"{path}: not a file of kind={kind}; give {known}, each also .gz{folder}")
-    return reader(path, KINDS[kind], columns)
+    return reader
 
 
 def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
@@ -134,6 +141,8 @@ def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
     columns = {field: name for field, name in columns.items() if field in INPUTS}
     if kind in ("tag", "slots") and extension(path) in TAGGED:
         return read_conll(path, wanted, columns)
+    if kind == "span":
+        return _reader(path, kind)(path, wanted, columns)
     readers = TABLES | {".jsonl": READERS[kind][".jsonl"]}
     if extension(path) in readers:
         return readers[extension(path)](path, wanted, columns)

@@ -15,8 +15,8 @@ from zoo.errors import DataError
 
 
 def part_of(name: str) -> str | None:
-    """The part that a name stands for, "test2016" being one of its own, or None."""
-    stem = name.split(".")[0].lower()
+    """The part that a name stands for, "test2016" being one of its own, or None; "dev-v1.1" is SQuAD's."""
+    stem = re.sub(r"-v\d$", "", name.split(".")[0].lower())
     return PARTS.get(stem) or (stem if re.fullmatch(r"test\w+", stem) else None)
 
 
