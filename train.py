@@ -30,7 +30,7 @@ from zoo.inference.sample import write_sample
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.models.depth import depths
 from zoo.optim.finetune import by_depth, frozen_names, without
-from zoo.pretrained import load_start
+from zoo.pretrained.start import completed, load_start
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
 from zoo.run import RunFolder
@@ -65,6 +65,7 @@ def train(name: str, recipe) -> int:
         require("matplotlib", extra="plot")
     for module, extra in getattr(recipe.task, "needs", ()):
         require(module, extra=extra)
+    recipe = completed(recipe, CONFIGS[name])
     dataset = data.load(recipe.data, recipe.seed)
     recipe = complete(recipe, dataset)
     with RunFolder(recipe, dataset.digest, name) as run:

@@ -14,7 +14,7 @@ import zoo
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.bert import SIZES, BERTConfig
 from zoo.models.classifier import ClassifierConfig
-from zoo.pretrained.bert import config_from_hf, config_to_hf, from_hf, table, theirs, to_hf
+from zoo.pretrained.bert import config_from_hf, config_to_hf, from_hf, places, to_hf
 
 each_case = pytest.mark.parametrize("case", goldens.CASES)
 
@@ -49,12 +49,7 @@ def test_minilm_is_a_bert_by_its_config_json():
 
 
 def shapes_of(config) -> dict[str, tuple[int, ...]]:
-    specs = {"/".join(key.key for key in path): spec for path, spec in leaves(zoo.create(config).abstract())}
-    return {name: theirs(specs[path], row, path).shape for name, (path, row) in table(config).items()}
-
-
-def leaves(tree):
-    return jax.tree_util.tree_leaves_with_path(tree)
+    return {name: place.shape for name, place in places(config).items()}
 
 
 def weights_of(case: str, config) -> dict[str, np.ndarray]:

@@ -206,22 +206,26 @@ def test_all_tensors_that_do_not_fit_are_named_in_one_line():
     with pytest.raises(CheckpointError) as caught:
         from_hf(tensors, SMALL)
     assert str(caught.value) == (
-        "tensors do not fit this GPT-2 (missing: wpe.weight, h.1.ln_2.bias; unexpected: h.3.ln_1.weight; "
-        "of another shape: h.0.mlp.c_fc.weight [10, 12], not [12, 10]; "
+        "tensors do not fit this GPT-2 (missing: transformer.wpe.weight, transformer.h.1.ln_2.bias; "
+        "unexpected: transformer.h.3.ln_1.weight; "
+        "of another shape: transformer.h.0.mlp.c_fc.weight [10, 12], not [12, 10]; "
         "not tied to wte.weight: lm_head.weight); "
         "take the config.json made with them"
     )
 
 
 def test_a_file_of_another_model_is_refused_in_a_line_that_can_be_read():
-    message = r"missing: wte\.weight, .* and 32 more; unexpected: bert\.0\.weight, .* and 192 more"
+    message = (
+        r"missing: transformer\.wte\.weight, .* and 32 more; unexpected: bert\.0\.weight, .* and 192 more"
+    )
     with pytest.raises(CheckpointError, match=message) as caught:
         from_hf({f"bert.{n}.weight": np.zeros(3) for n in range(200)}, SMALL)
     assert len(str(caught.value)) < 600
 
 
 def test_a_model_without_biases_refuses_biases_that_are_not_zero():
-    with pytest.raises(CheckpointError, match=r"unexpected: ln_f\.bias, h\.0\.ln_1\.bias, .* and 11 more"):
+    message = r"unexpected: transformer\.ln_f\.bias, transformer\.h\.0\.ln_1\.bias, .* and 11 more"
+    with pytest.raises(CheckpointError, match=message):
         from_hf(random_tensors(SMALL, seed=3), dataclasses.replace(SMALL, bias=False))
 
 

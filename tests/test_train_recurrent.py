@@ -17,7 +17,8 @@ from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import CheckpointError
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.rnn import RNNConfig
-from zoo.pretrained import choices, load_start
+from zoo.pretrained.runs import choices
+from zoo.pretrained.start import load_start
 
 LSTM = (
     "lstm_stdlib --data.tokenizer word --data.vocab-size 0 --model.d-model 12 --model.d-state 16 "

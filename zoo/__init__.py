@@ -4,7 +4,8 @@
     params = model.init(jax.random.key(0))
     logits = model.apply(params, tokens)
 
-    model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
+    model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")    # or a Hugging Face folder
+    zoo.save_pretrained("folder", model, params, tokenizer)
 
 The definitions are in zoo/models, one file per family; zoo/recipes.py holds the training runs.
 """
@@ -14,10 +15,10 @@ from typing import TYPE_CHECKING
 from zoo.models import create, list_models
 
 if TYPE_CHECKING:
-    from zoo.pretrained import from_pretrained
+    from zoo.pretrained import from_pretrained, labels_of, save_pretrained
     from zoo.recipes import CONFIGS
 
-__all__ = ["CONFIGS", "create", "from_pretrained", "list_models"]
+__all__ = ["CONFIGS", "create", "from_pretrained", "labels_of", "list_models", "save_pretrained"]
 __version__ = "0.1.0"
 
 
@@ -27,8 +28,8 @@ def __getattr__(name):
         from zoo.recipes import CONFIGS
 
         return CONFIGS
-    if name == "from_pretrained":
-        from zoo.pretrained import from_pretrained
+    if name in ("from_pretrained", "labels_of", "save_pretrained"):
+        from zoo import pretrained
 
-        return from_pretrained
+        return getattr(pretrained, name)
     raise AttributeError(f"module 'zoo' has no attribute {name!r}")

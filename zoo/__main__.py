@@ -1,12 +1,15 @@
 """`python -m zoo VERB`: look at models and runs, and use them.
 
 list [PATTERN]              published sizes and recipes
-show NAME                   a size, a recipe or a run's folder: settings, parameters, FLOPs
-generate MODEL PROMPT       continue a text with a run's folder
+show NAME                   a size, a recipe or a model's folder: settings, parameters, FLOPs
+generate MODEL PROMPT       continue a text
 score MODEL FILE            the log-probability of each line of a file
-eval RUN [FILE]             a run's metrics on its validation or test data, or on a labelled file
-predict RUN FILE            labels, tags or targets of a file's texts
+eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
+predict MODEL FILE          labels, tags or targets of a file's texts
+export MODEL FOLDER         write a model as Hugging Face publishes one
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
+
+MODEL is a run's folder, a folder as Hugging Face publishes models, or hf:ID, which is fetched from the hub.
 """
 
 import argparse
@@ -17,6 +20,8 @@ import sys
 import traceback
 
 from zoo.errors import INTERNAL, ConfigError, UserError
+
+MODEL = "a run's folder, a Hugging Face one, or hf:ID"
 
 
 def main(argv: list[str]) -> int:
@@ -37,7 +42,7 @@ def main(argv: list[str]) -> int:
     verb = verbs.add_parser(
         "generate", help="continue a text; of a model of pairs, what it makes of a source"
     )
-    verb.add_argument("model", help="a run's folder")
+    verb.add_argument("model", help=MODEL)
     verb.add_argument("prompt")
     verb.add_argument("--tokens", type=int, default=200, help="how many to write at most (200)")
     verb.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (0.8)")
@@ -50,12 +55,12 @@ def main(argv: list[str]) -> int:
     verb.set_defaults(run="generate.write")
 
     verb = verbs.add_parser("score", help="the log-probability of each line of a file")
-    verb.add_argument("model", help="a run's folder")
+    verb.add_argument("model", help=MODEL)
     verb.add_argument("file", help="a text file, each line a text; also .gz")
     verb.set_defaults(run="score.score")
 
     verb = verbs.add_parser("eval", help="a run's metrics on its validation or test data")
-    verb.add_argument("model", help="a run's folder")
+    verb.add_argument("model", help=MODEL)
     verb.add_argument(
         "file",
         nargs="?",
@@ -68,9 +73,15 @@ def main(argv: list[str]) -> int:
     verb.set_defaults(run="evaluate.report")
 
     verb = verbs.add_parser("predict", help="labels, tags or targets of a file's texts")
-    verb.add_argument("model", help="a run's folder")
+    verb.add_argument("model", help=MODEL)
     verb.add_argument("file", help="a text on each line, .tsv, .csv, .jsonl or .conll, each also .gz")
     verb.set_defaults(run="predict.predict")
+
+    verb = verbs.add_parser("export", help="write a model as Hugging Face publishes one")
+    verb.add_argument("model", help=MODEL)
+    verb.add_argument("folder", help="a folder that is not there yet, or empty")
+    verb.add_argument("--max-shard-size", type=float, default=5.0, help="of a weights file, in GB (5)")
+    verb.set_defaults(run="export.export")
 
     verb = verbs.add_parser("words", help="word vectors: neighbours, tests, export")
     verb.add_argument("model", help="a run's folder, or a file of vectors as word2vec or GloVe writes them")

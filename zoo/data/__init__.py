@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.cooccurrences import CooccurrencesConfig, load_cooccurrences
-from zoo.data.examples import labels
 from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.example_set import ExampleSet, load_example_file, load_examples
 from zoo.data.masked.config import MaskedConfig
@@ -68,14 +67,13 @@ def load(cfg, seed: int, *, evaluate: str = "valid"):
     return LOADERS[type(cfg)](cfg, seed, evaluate)
 
 
-def load_file(cfg, path: str | os.PathLike, run: str | os.PathLike):
-    """One file to be evaluated by the run in the folder `run`, whose data had this configuration: in the
-    run's own vocabulary, with its own names of classes and tags."""
-    tokenizer = load_tokenizer(Path(run) / "tokenizer")
+def load_file(cfg, path: str | os.PathLike, tokenizer, names):
+    """One file to be evaluated by a model whose data had this configuration: in its own vocabulary, with its
+    own names of classes and tags, {"labels": ..., "tags": ...}."""
     if isinstance(cfg, ExamplesConfig):
-        return load_example_file(cfg, Path(path), tokenizer, labels.read(Path(run)))
+        return load_example_file(cfg, Path(path), tokenizer, names)
     if isinstance(cfg, DataConfig):
         return load_text_file(cfg, Path(path), tokenizer)
     if isinstance(cfg, MaskedConfig):
         return load_masked_file(cfg, Path(path), tokenizer)
-    raise ConfigError(f"{run}: word vectors are not evaluated on a file of text; see `python -m zoo words`")
+    raise ConfigError("word vectors are not evaluated on a file of text; see `python -m zoo words`")

@@ -1,4 +1,4 @@
-"""What a trained run makes of data: its own validation or test part, other data of the same kind, a file."""
+"""What a trained model makes of data: its own validation or test part, other data of the kind, a file."""
 
 import dataclasses
 import os
@@ -13,8 +13,9 @@ from zoo.data.examples import labels
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
 from zoo.metrics import require
-from zoo.pretrained import load_params
-from zoo.run import recipe_of
+from zoo.pretrained import from_pretrained, names_of, recipe_of
+from zoo.pretrained.hub import local
+from zoo.pretrained.runs import is_run, load_params
 from zoo.step import TrainStep
 
 MOST_ROWS = 1 << 16  # of a batch; more would fill the memory before anything is said
@@ -39,18 +40,22 @@ def evaluate(
     if not 0 <= batch_size <= MOST_ROWS:
         raise ConfigError(f"batch_size={batch_size} must be 1 to {MOST_ROWS:,}; 0 takes the run's")
     cfg = dataclasses.replace(recipe.data, batch_size=batch_size or recipe.data.batch_size)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if file:
-        dataset = data.load_file(cfg, file, folder)
+        model, params, tokenizer = from_pretrained(folder, mesh)
+        dataset = data.load_file(cfg, file, tokenizer, names_of(folder))
+    elif not is_run(local(folder)):
+        raise ConfigError(f"{folder}: a published model has no data of its own; give a labelled file")
     else:
         dataset = data.load(dataclasses.replace(cfg, path=path or cfg.path), recipe.seed, evaluate=part)
         check_names(dataset, Path(folder))
+        model = models.create(recipe.model)
+        params = load_params(folder, model, mesh, dataset.tokenizer)
     for module, extra in getattr(recipe.task, "needs", ()):
         require(module, extra=extra)
-    model = models.create(recipe.model)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)
     with jax.set_mesh(mesh):
-        return Evaluation(parts, dataset, mesh)(load_params(folder, model, mesh, dataset.tokenizer))
+        return Evaluation(parts, dataset, mesh)(params)
 
 
 def check_names(dataset, folder: Path) -> None:

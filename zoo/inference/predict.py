@@ -1,4 +1,4 @@
-"""What a trained run says of examples that nobody has labelled: classes, tags, intents with slots, targets.
+"""What a trained model says of examples that nobody has labelled: classes, tags, intents with slots, targets.
 
 predict("runs/lstm_sst2", [{"text": "a fine film"}])
 [{"text": "a fine film", "label": "1", "probability": 0.98}]
@@ -6,7 +6,6 @@ predict("runs/lstm_sst2", [{"text": "a fine film"}])
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,8 +17,7 @@ from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, check_inpu
 from zoo.data.examples.records.spans import make_text_record
 from zoo.errors import ConfigError, DataError
 from zoo.inference.translate import translate
-from zoo.pretrained import from_pretrained
-from zoo.run import recipe_of
+from zoo.pretrained import from_pretrained, names_of, recipe_of
 from zoo.scores import scheme_of, spans
 from zoo.tasks.inputs import inputs_of
 
@@ -87,7 +85,7 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
     kind, recipe = kind_of(folder), recipe_of(folder)
     if not records:
         return []
-    names = labels.read(Path(folder))
+    names = names_of(folder)
     check_inputs(records, names["inputs"])
     model, params, tokenizer = from_pretrained(folder)
     if kind == "pairs":

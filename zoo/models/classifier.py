@@ -13,10 +13,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.errors import ConfigError
-from zoo.layers import Linear, dropout, dropout_key
+from zoo.layers import ACTIVATIONS, Linear, dropout, dropout_key
 from zoo.models.heads import HeadConfig, encoded, logits, not_negative, one_of
 from zoo.models.pooling import POOLINGS, AdditiveAttention, first, largest, last, mean
 from zoo.models.rnn import RNNConfig
+
+HIDDEN_ACTIVATIONS = {"tanh": jnp.tanh, "relu": ACTIVATIONS["relu"], "gelu": ACTIVATIONS["gelu"]}
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ class ClassifierConfig(HeadConfig):
     d_attention: int = 256
     """Hidden width of the attention; nothing else reads it."""
     d_hidden: int = 256
-    """Width of the tanh layer between that vector and the classes; 0: none."""
+    """Width of the layer between that vector and the classes; 0: none."""
+    hidden_activation: Literal["tanh", "relu", "gelu"] = "tanh"
+    """Of that layer: tanh is BERT's pooler and RoBERTa's head, relu DistilBERT's."""
 
     def __post_init__(self):
         super().__post_init__()
         one_of("pooling", self.pooling, POOLINGS)
+        one_of("hidden_activation", self.hidden_activation, HIDDEN_ACTIVATIONS)
         not_negative(self, "num_classes", "d_hidden")
         if self.d_attention < 1:
             raise ConfigError(f"d_attention={self.d_attention} must be at least 1")
@@ -86,7 +91,8 @@ class Classifier(nn.Module):
         x_BTD, lengths_B = encoded(self.encoder, inputs, state)
         x_BD = dropout(self._pooled(x_BTD, lengths_B), cfg.dropout_rate, dropout_key(self))
         if cfg.d_hidden:
-            x_BD = dropout(jnp.tanh(self.hidden(x_BD)), cfg.dropout_rate, dropout_key(self))
+            x_BD = HIDDEN_ACTIVATIONS[cfg.hidden_activation](self.hidden(x_BD))
+            x_BD = dropout(x_BD, cfg.dropout_rate, dropout_key(self))
         return x_BD, None
 
     def _pooled(self, x_BTD, lengths_B):

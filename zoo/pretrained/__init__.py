@@ -1,96 +1,118 @@
-"""Models with weights, from a folder.
+"""Models with weights, from a folder and to one.
 
-model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")
+model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")       a run's
+model, params, tokenizer = zoo.from_pretrained("bert-base-uncased/")    as Hugging Face publishes them
+model, params, tokenizer = zoo.from_pretrained("hf:google-bert/bert-base-uncased")
+
+zoo.save_pretrained("out", model, params, tokenizer)
+
+stored.py         tensors in files: lazily read, in shards
+places.py         which tensor is which part of which array
+bert.py, gpt2.py  the names of a family
+architectures.py  the table of classes
+huggingface.py    whole folders; hub.py: hf:ID
+runs.py           folders of runs
+start.py          what a training run takes from a folder; usage.py: what its model is good for
+torch_rnn.py, keras_rnn.py, vectors.py    other formats
 """
 
-import dataclasses
 import os
-import sys
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 
 from zoo import models, sharding
-from zoo.checkpoint import Checkpoints, named_leaves, nested
 from zoo.data import load_tokenizer
-from zoo.errors import CheckpointError
-from zoo.run import recipe_of
-from zoo.sharding import ParamSpec
+from zoo.data.examples import labels as names
+from zoo.errors import CheckpointError, ConfigError, nearest
+from zoo.pretrained import huggingface
+from zoo.pretrained.hub import local
+from zoo.pretrained.runs import is_run, load_params
+from zoo.pretrained.usage import published_recipe
+from zoo.recipes import Recipe
+from zoo.run import recipe_of as run_recipe
+
+FORMATS = ("hf",)
 
 
-def from_pretrained(folder: str | os.PathLike):
-    """(model, params, tokenizer) of a run's folder: the newest intact checkpoint, its best or its
-    average where the run kept these, on this process's first device.
+def from_pretrained(name: str | os.PathLike, mesh=None):
+    """(model, params, tokenizer) of a run's folder, of one as Hugging Face publishes them, or of `hf:ID` on
+    the hub; on `mesh`, or without one on this process's first device.
 
-    Raises CheckpointError where the folder is not a run's, or holds no intact checkpoint.
+    Of a run, the newest intact checkpoint, its average where the run kept one. The tokenizer is None where a
+    published folder holds none. Raises CheckpointError where the folder is neither, or is damaged.
     """
-    recipe = recipe_of(folder)
-    model = models.create(recipe.model)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
-    return model, load_params(folder, model, mesh), load_tokenizer(Path(folder) / "tokenizer")
+    folder = local(name)
+    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
+    if is_run(folder):
+        model = models.create(run_recipe(folder).model)
+        return model, load_params(folder, model, mesh), load_tokenizer(folder / "tokenizer")
+    found = huggingface.described(folder)
+    model, tokenizer = models.create(found.config), huggingface.tokenizer_of(found)
+    return model, huggingface.load(found, model, mesh), tokenizer
 
 
-def load_start(folder: str | os.PathLike, model, params: dict, mesh, tokenizer) -> dict:
-    """`params` with those of a run's folder in their place: all, where its model is the same, and where it is
-    what this model's head reads (a language model under a classifier), the encoder's.
+def save_pretrained(
+    folder: str | os.PathLike,
+    model,
+    params,
+    tokenizer=None,
+    *,
+    format: str = "hf",
+    labels=(),
+    problem_type: str = huggingface.SINGLE_LABEL,
+    max_shard_size: int = huggingface.SHARD_SIZE,
+) -> None:
+    """Writes a folder that transformers and `from_pretrained` read, whole or not at all.
 
-    Raises CheckpointError where it is neither, or was trained with another vocabulary.
+    `labels` are the names of a classifier's classes or a tagger's tags, in order; a shard has at most
+    `max_shard_size` bytes. Raises ConfigError for a model that the format has no class for, StorageError
+    where the folder is there already and not empty.
     """
-    source = models.create(recipe_of(folder).model)
-    path, specs, config = [], model.abstract(), model.config
-    while hasattr(config, "encoder") and specs != source.abstract():
-        config = config.encoder
-        specs, path = specs["encoder"], [*path, "encoder"]
-        if choices(config) == choices(source.config) and is_part(specs, source.abstract()):
-            break
-    else:
-        return load_params(folder, model, mesh, tokenizer)
-    of_words = any("V" in spec.letters for spec in named_leaves(specs).values())  # not where they are spelled
-    loaded = named_leaves(load_params(folder, source, mesh, tokenizer if of_words else None))
-    part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
-    return nested(named_leaves(params) | part)
+    if format not in FORMATS:
+        raise ConfigError(f"format={format!r} is none of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
+    settings = {"labels": labels, "problem_type": problem_type, "max_shard_size": max_shard_size}
+    huggingface.save(Path(folder), model, params, tokenizer, **settings)
 
 
-def choices(config) -> dict:
-    """What a configuration chooses by name, its class included: models of equal shapes whose choices differ
-    (tanh or ReLU) are different functions. Left out is what changes how, not what."""
-    chosen = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-    how = ("dtype", "remat", "dropout_draws")
-    named = {name: value for name, value in chosen.items() if isinstance(value, str) and name not in how}
-    return named | {"class": type(config)}
+def labels_of(name: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+    """{"labels": names of classes, "tags": names of tags} that a model was trained with, each in the order of
+    its numbers; of a run's folder or a published one. Empty where it has none."""
+    found = names_of(name)
+    return {"labels": found["labels"], "tags": found["tags"]}
 
 
-def is_part(specs: dict, whole: dict) -> bool:
-    """Whether `whole` has every parameter of `specs`, by name, letters and shape."""
-    found = named_leaves(whole)
-    return all(found.get(name) == spec for name, spec in named_leaves(specs).items())
+def names_of(name: str | os.PathLike) -> dict[str, tuple[str, ...]]:
+    """The same with "inputs", those that a run's examples had; empty where that is not known."""
+    folder, found = local(name), {"labels": (), "tags": (), "inputs": ()}
+    if is_run(folder):
+        return names.read(folder) if (folder / names.FILE).is_file() else found
+    published = huggingface.described(folder)
+    kind = {"classes": "labels", "tags": "tags"}.get(published.architecture.head)
+    return found | ({kind: published.labels} if kind else {})
 
 
-def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
-    """The parameters of a run's folder, placed on `mesh`. Raises CheckpointError where `model`, or the
-    `tokenizer` if one is given, is another."""
-    recipe = recipe_of(folder)
-    if tokenizer is not None and load_tokenizer(Path(folder) / "tokenizer").digest != tokenizer.digest:
-        raise CheckpointError(
-            f"{folder} was trained with another vocabulary: its tokens mean other words here"
-        )
-    source = models.create(recipe.model)
-    if source.abstract() != model.abstract() or choices(recipe.model) != choices(model.config):
-        raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
-    part = "average" if recipe.average_decay else "params"
-    with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
-        if recipe.best:
-            best = {"params": model.abstract(), "step": ParamSpec("", (), (), jnp.int32)}
-            found = checkpoints.restore({"best": best}, mesh, note)
-            if found is not None and found["best"]["step"]:
-                note(f"{folder}: step {int(found['best']['step'])}, the best by {recipe.best}")
-                return found["best"]["params"]
-        found = checkpoints.restore({part: model.abstract()}, mesh, note)
-    if found is None:
-        raise CheckpointError(f"{folder} holds no checkpoint yet")
-    return found[part]
+def described_problem(name: str | os.PathLike) -> str:
+    """What a classifier's logits mean, in Hugging Face's words: of a run, one label of several."""
+    folder = local(name)
+    return (not is_run(folder) and huggingface.described(folder).problem_type) or huggingface.SINGLE_LABEL
 
 
-def note(text: str) -> None:
-    print(text, file=sys.stderr)
+def config_of(folder: Path):
+    """The configuration of the model in a run's folder or a published one."""
+    return run_recipe(folder).model if is_run(folder) else huggingface.described(folder).config
+
+
+def with_tokenizer(name: str | os.PathLike):
+    """`from_pretrained` for whoever reads or writes text: CheckpointError where there is no tokenizer."""
+    model, params, tokenizer = from_pretrained(name)
+    if tokenizer is None:
+        raise CheckpointError(f"{name} holds no tokenizer, so that it reads no text; add its vocabulary")
+    return model, params, tokenizer
+
+
+def recipe_of(name: str | os.PathLike) -> Recipe:
+    """The recipe of a run's folder; of a published one, a recipe that would train such a model, as to what it
+    predicts and how its texts are read. Raises ConfigError where no task here is what its model does."""
+    folder = local(name)
+    return run_recipe(folder) if is_run(folder) else published_recipe(huggingface.described(folder))

@@ -13,17 +13,24 @@ Three dialects, each named by its config.json's model_type:
     bert.encoder.layer.3.output.dense.weight [D, F]   blocks/mlp/down/w [N, F, D], row 3, turned
     cls.predictions.transform.dense.weight [D, D]     transform/w [D, H, K], turned
 
-Kernels are [out, in] there (torch's Linear) and [in, out] here. Pooler and next-sentence head are not read:
-a classifier's own layers stand in their place. Numbers are copied, never rounded: half precision becomes
-float32, float64 stays.
+    bert.pooler.dense.weight [D, D]                   hidden/w [D, F] of a classifier, turned
+
+Kernels are [out, in] there (torch's Linear) and [in, out] here. Of a language model pooler and next-sentence
+head are not read. Numbers are copied, never rounded: half precision becomes float32, float64 stays.
 """
 
-import jax
+import dataclasses
+import math
+
 import numpy as np
 
 from zoo.errors import CheckpointError, nearest
 from zoo.models.bert import BERTConfig
-from zoo.pretrained.tensors import check_tensors, named_specs
+from zoo.models.classifier import ClassifierConfig
+from zoo.models.tagger import TaggerConfig
+from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
+from zoo.pretrained.settings import setting
+from zoo.pretrained.tensors import named_specs
 
 # {place here: name there}; every one but tables and norms is a Linear with w and b. {n} counts layers.
 BERT = {
@@ -66,15 +73,21 @@ DISTILBERT = {
 }
 DIALECTS = {"bert": BERT, "roberta": ROBERTA, "distilbert": DISTILBERT}
 
-# Tensors of these files that mean nothing here: parts that are not read, repeated ones, counted positions.
-UNREAD = (
-    "pooler.",
-    "cls.seq_relationship.",
-    "position_ids",
-    "predictions.decoder.bias",
-    "lm_head.decoder.bias",
-)
+# What a classifier (BERT's pooler is its tanh layer) and a tagger put on top of an encoder.
+HEADS = {
+    ClassifierConfig: {
+        "bert": {"hidden": "bert.pooler.dense", "classes": "classifier"},
+        "roberta": {"hidden": "classifier.dense", "classes": "classifier.out_proj"},
+        "distilbert": {"hidden": "pre_classifier", "classes": "classifier"},
+    },
+    TaggerConfig: dict.fromkeys(DIALECTS, {"tags/emissions": "classifier"}),
+}
+
+PREFIXES = {"bert": "bert.", "roberta": "roberta.", "distilbert": "distilbert."}  # a bare ...Model has none
 TIED = ("cls.predictions.decoder.weight", "lm_head.decoder.weight", "vocab_projector.weight")
+REPEATED = ("position_ids", "cls.predictions.decoder.bias", "lm_head.decoder.bias")  # or counted
+BARE = ("embeddings.", "encoder.", "transformer.", "pooler.")  # how the names of a bare one begin
+UNREAD = ("pooler.", "cls.seq_relationship.")  # of pre-training; read where a head of ours wants them
 
 
 def dialect_of(config: BERTConfig) -> str:
@@ -84,86 +97,92 @@ def dialect_of(config: BERTConfig) -> str:
     return "roberta" if config.position_offset else "bert"
 
 
-def table(config: BERTConfig) -> dict[str, tuple[str, object]]:
-    """Every tensor's name to (path of our array, the row of it that the tensor is, or ... for all)."""
+def places(config) -> dict[str, Place]:
+    """Every tensor's name to its place, of a BERT or of a head over one; of the head's own layers only where
+    a class there has the same."""
+    encoder = getattr(config, "encoder", config)
+    kind = dialect_of(encoder)
+    names = DIALECTS[kind]
+    if encoder is not config:
+        names = {f"encoder/{place}": name for place, name in names.items()} | head_names(config)
     found = {}
-    names = DIALECTS[dialect_of(config)]
-    for path in named_specs(config)[0]:
+    for path, spec in named_specs(config)[0].items():
         place, _, leaf = path.rpartition("/")
-        if not place:  # the words' biases stand alone
-            found[names[leaf]] = (path, ...)
+        if place not in names and path not in names:  # a head's part that no class there has
+            continue
+        if leaf == "bias" and path in names:  # the words' biases stand alone
+            found[names[path]] = place_of(path, ..., spec)
             continue
         suffix = "bias" if leaf in ("b", "bias") else "weight"
-        rows = range(config.num_layers) if place.startswith("blocks/") else [...]
-        for row in rows:
-            found[f"{names[place]}.{suffix}".format(n=row)] = (path, row)
+        for row in range(encoder.num_layers) if spec.letters[0] == "N" else [...]:
+            found[f"{names[place]}.{suffix}".format(n=row)] = place_of(path, row, spec)
     return found
+
+
+def head_names(config) -> dict[str, str]:
+    """The names of a head's own layers, where a class there computes the same."""
+    kind = dialect_of(config.encoder)
+    if isinstance(config, ClassifierConfig) and config != shaped_classifier(config):
+        return {}
+    return HEADS.get(type(config), {}).get(kind, {})
+
+
+def shaped_classifier(config: ClassifierConfig) -> ClassifierConfig:
+    """A classifier of the shape that ...ForSequenceClassification has, otherwise like `config`."""
+    activation = "relu" if dialect_of(config.encoder) == "distilbert" else "tanh"
+    return dataclasses.replace(
+        config, pooling="first", d_hidden=config.encoder.d_model, hidden_activation=activation
+    )
+
+
+def place_of(path: str, row, spec) -> Place:
+    """An array's tensor there: a kernel's summed letters last, its new ones first, each as one."""
+    shape, is_kernel = spec.visible_shape if row is ... else spec.visible_shape[1:], path.endswith("/w")
+    if is_kernel:
+        into, out = shape[: spec.contracted], shape[spec.contracted :]
+        shape = (math.prod(out), math.prod(into))
+    elif path.endswith("/b"):
+        shape = (math.prod(shape),)
+    return Place((path,), row, shape, turned=is_kernel)
 
 
 # --- tensors --------------------------------------------------------------------------------------
 
 
-def from_hf(tensors: dict[str, np.ndarray], config: BERTConfig) -> dict:
+def recognised(tensors: Tensors, config) -> Recognised:
+    """The tensors of a file under the names of `places`, whichever release wrote it."""
+    kind = dialect_of(getattr(config, "encoder", config))
+    wanted, prefix = places(config), PREFIXES[kind]
+    found, unread, tied = {}, [], []
+    for name, tensor in tensors.items():
+        name = name.replace(".gamma", ".weight").replace(".beta", ".bias")  # of the first releases
+        if prefix + name in wanted or not name.startswith(prefix) and name.startswith(BARE):
+            name = prefix + name
+        if name in TIED:
+            tied.append((name, tensor))
+        elif name in wanted:
+            found[name] = tensor
+        elif any(part in name for part in UNREAD):
+            unread.append(name)
+        elif not name.endswith(REPEATED):
+            found[name] = tensor
+    words = found.get(DIALECTS[kind]["tokens"] + ".weight")
+    untied = [name for name, x in tied if words is not None and not np.array_equal(x, words)]
+    return Recognised(found, unread, {"not tied to the words": untied})
+
+
+def from_hf(tensors: Tensors, config) -> dict:
     """The parameters that `tensors` hold: a nested dict of NumPy arrays, shaped as the model stores them.
 
     Raises CheckpointError, one line that lists the tensors that are missing, unexpected or of another shape.
     """
-    specs, treedef = named_specs(config)
-    wanted = table(config)
-    tied = {name: tensors[name] for name in TIED if name in tensors}
-    tensors = {
-        name.replace(".gamma", ".weight").replace(".beta", ".bias"): x  # of the first releases
-        for name, x in tensors.items()
-        if name not in tied and not any(part in name for part in UNREAD)
-    }
-    words = tensors.get(DIALECTS[dialect_of(config)]["tokens"] + ".weight")
-    check_tensors(
-        tensors,
-        {name: theirs(specs[path], row, path).shape for name, (path, row) in wanted.items()},
-        what="BERT",
-        remedy="take the config.json made with them",
-        not_tied_to_the_words=[
-            name for name, x in tied.items() if words is not None and not np.array_equal(x, words)
-        ],
-    )
-
-    dtype = np.float64 if any(x.dtype == np.float64 for x in tensors.values()) else np.float32
-    arrays = {path: np.zeros(spec.shape, dtype) for path, spec in specs.items()}
-    for name, (path, row) in wanted.items():
-        room = specs[path].visible(arrays[path])[row]
-        room[...] = (tensors[name].T if is_kernel(path) else tensors[name]).reshape(room.shape)
-    return jax.tree.unflatten(treedef, arrays.values())
+    return whole(recognised(tensors, config), places(config), config, what="BERT")
 
 
-def to_hf(params, config: BERTConfig) -> dict[str, np.ndarray]:
-    """The tensors of a ...ForMaskedLM without the vocabulary's padding; the tied layer is not repeated."""
-    specs, treedef = named_specs(config)
-    arrays = {
-        path: spec.visible(np.asarray(leaf))
-        for (path, spec), leaf in zip(specs.items(), treedef.flatten_up_to(params), strict=True)
-    }
-    tensors = {}
-    for name, (path, row) in table(config).items():
-        shape = theirs(specs[path], row, path).shape
-        array = arrays[path][row]
-        tensors[name] = array.reshape(shape[::-1]).T if is_kernel(path) else array.reshape(shape)
-    return tensors
-
-
-def is_kernel(path: str) -> bool:
-    """Whether an array is multiplied with, and so turned."""
-    return path.endswith("/w")
-
-
-def theirs(spec, row, path: str) -> jax.ShapeDtypeStruct:
-    """The shape of a tensor there: a kernel's summed letters last, its new ones first, each as one."""
-    shape = spec.visible_shape if row is ... else spec.visible_shape[1:]
-    if is_kernel(path):
-        into, out = shape[: spec.contracted], shape[spec.contracted :]
-        shape = (int(np.prod(out)), int(np.prod(into)))
-    elif path.endswith("/b"):
-        shape = (int(np.prod(shape)),)
-    return jax.ShapeDtypeStruct(shape, spec.dtype)
+def to_hf(params, config) -> dict[str, np.ndarray]:
+    """The tensors of a ...ForMaskedLM, or of the head's class, without the vocabulary's padding; the tied
+    layer is not repeated."""
+    return taken_apart(params, places(config), config)
 
 
 # --- config.json ----------------------------------------------------------------------------------
@@ -192,6 +211,8 @@ NAMES = {  # ours: theirs, in two dialects
     },
 }
 NAMES["roberta"] = NAMES["bert"]
+BASE = {"max_length": 512, "num_layers": 12, "num_heads": 12, "d_model": 768, "d_ff": 3072}
+BASE |= {"activation": "gelu", "dropout_rate": 0.1, "attention_dropout": 0.1}
 FIXED = {"position_embedding_type": "absolute", "is_decoder": False, "tie_word_embeddings": True}
 
 
@@ -208,9 +229,7 @@ def config_from_hf(json: dict) -> BERTConfig:
         if json.get(name, value) not in (value, None):
             raise CheckpointError(f"config.json: {name}={json[name]!r}, but zoo's BERT has only {value!r}")
     names = NAMES[kind]
-    base = {"max_length": 512, "num_layers": 12, "num_heads": 12, "d_model": 768, "d_ff": 3072}
-    base |= {"activation": "gelu", "dropout_rate": 0.1, "attention_dropout": 0.1}
-    given = {ours: json.get(theirs, base[ours]) for ours, theirs in names.items()}
+    given = {ours: setting(json, theirs, BASE[ours]) for ours, theirs in names.items()}
     if given.pop("attention_dropout") != given["dropout_rate"]:
         raise CheckpointError(
             f"config.json: {names['attention_dropout']} and {names['dropout_rate']} differ, but zoo's BERT "
@@ -222,12 +241,12 @@ def config_from_hf(json: dict) -> BERTConfig:
             f"config.json: {names['activation']}={given['activation']!r} is none of {known}"
         )
     given["activation"] = ACTIVATIONS[given["activation"]]
-    offset = json.get("pad_token_id", 1) + 1 if kind == "roberta" else 0
+    offset = setting(json, "pad_token_id", 1) + 1 if kind == "roberta" else 0
     return BERTConfig(
-        vocab_size=json.get("vocab_size", 30_522),
-        num_token_types=0 if kind == "distilbert" else json.get("type_vocab_size", 2),
+        vocab_size=setting(json, "vocab_size", 30_522),
+        num_token_types=0 if kind == "distilbert" else setting(json, "type_vocab_size", 2),
         position_offset=offset,
-        norm_epsilon=json.get("layer_norm_eps", 1e-12),
+        norm_epsilon=setting(json, "layer_norm_eps", 1e-12),
         **(given | {"max_length": given["max_length"] - offset}),
     )
 

@@ -15,12 +15,12 @@ Kernels are [in, out] on both sides (the format's Conv1D). Numbers are copied, n
 precision becomes float32, float64 stays.
 """
 
-import jax
 import numpy as np
 
 from zoo.errors import CheckpointError
 from zoo.models.gpt import GPTConfig
-from zoo.pretrained.tensors import check_tensors, named_specs
+from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
+from zoo.pretrained.settings import setting
 
 PREFIX = "transformer."  # of GPT2LMHeadModel; OpenAI's own upload ("gpt2" on the hub) is without it
 MASKS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files carry in every block
@@ -48,40 +48,42 @@ BLOCK = {  # after "h.0.", "h.1.", ... there; one row of each array here
 }
 
 
-def table(config: GPTConfig) -> dict[str, tuple]:
-    """Every tensor's name, without PREFIX, to (row of our arrays, or ... for all; a part's shape; parts)."""
-    rows = [("", ..., OUTER)] + [(f"h.{n}.", n, BLOCK) for n in range(config.num_layers)]
-    return {
-        before + name: (row, tuple(config.dims[letter] for letter in letters), paths)
-        for before, row, names in rows
-        for name, (letters, paths) in names.items()
-    }
+def places(config) -> dict[str, Place]:
+    """Every tensor's name to its place, of a GPT or of a head over one; biases too where it has none."""
+    gpt, inside = getattr(config, "encoder", config), "encoder/" if hasattr(config, "encoder") else ""
+    rows = [("", ..., OUTER)] + [(f"h.{n}.", n, BLOCK) for n in range(gpt.num_layers)]
+    found = {}
+    for before, row, names in rows:
+        for name, (letters, paths) in names.items():
+            *into, out = (gpt.dims[letter] for letter in letters)
+            ours = tuple(inside + path for path in paths)
+            found[PREFIX + before + name] = Place(ours, row, (*into, out * len(paths)))
+    return found
 
 
 # --- tensors --------------------------------------------------------------------------------------
 
 
-def from_hf(tensors: dict[str, np.ndarray], config: GPTConfig) -> dict:
+def recognised(tensors: Tensors, config) -> Recognised:
+    """The tensors of a file under the names of `places`: some files leave PREFIX out, some repeat the tied
+    table, and a model without biases may have zeros for them."""
+    wanted = places(config)
+    found = {PREFIX + name if PREFIX + name in wanted else name: x for name, x in tensors.items()}
+    found = {name: x for name, x in found.items() if not name.endswith(MASKS)}
+    if not getattr(config, "encoder", config).bias:
+        found = {name: x for name, x in found.items() if not name.endswith(".bias") or np.any(x)}
+    head, words = found.pop("lm_head.weight", None), found.get(f"{PREFIX}wte.weight")
+    untied = head is not None and words is not None and not np.array_equal(head, words)
+    return Recognised(found, [], {"not tied to wte.weight": ["lm_head.weight"] if untied else []})
+
+
+def from_hf(tensors: Tensors, config: GPTConfig) -> dict:
     """The parameters that `tensors` hold: a nested dict of NumPy arrays, shaped as the model stores them.
 
     For `config.bias=False` the biases may be absent or zero. Raises CheckpointError, one line that lists
     the tensors that are missing, unexpected or of another shape.
     """
-    specs, treedef = named_specs(config)
-    wanted = {name: entry for name, entry in table(config).items() if entry[2][0] in specs}
-    tensors = {name.removeprefix(PREFIX): x for name, x in tensors.items() if not name.endswith(MASKS)}
-    if not config.bias:
-        tensors = {name: x for name, x in tensors.items() if not name.endswith(".bias") or np.any(x)}
-    head = tensors.pop("lm_head.weight", None)  # some files repeat the tied table
-    _check(tensors, wanted, head)
-
-    dtype = np.float64 if any(x.dtype == np.float64 for x in tensors.values()) else np.float32
-    arrays = {path: np.zeros(spec.shape, dtype) for path, spec in specs.items()}
-    for name, (row, _, paths) in wanted.items():
-        for path, part in zip(paths, np.split(tensors[name], len(paths), axis=-1), strict=True):
-            room = specs[path].visible(arrays[path])[row]
-            room[...] = part.reshape(room.shape)
-    return jax.tree.unflatten(treedef, arrays.values())
+    return whole(recognised(tensors, config), places(config), config, what="GPT-2")
 
 
 def to_hf(params, config: GPTConfig) -> dict[str, np.ndarray]:
@@ -89,31 +91,7 @@ def to_hf(params, config: GPTConfig) -> dict[str, np.ndarray]:
 
     The format cannot leave biases out, so a model without them gets zeros: the same function.
     """
-    specs, treedef = named_specs(config)
-    arrays = {
-        path: spec.visible(np.asarray(leaf))
-        for (path, spec), leaf in zip(specs.items(), treedef.flatten_up_to(params), strict=True)
-    }
-    dtype = arrays["tokens/table"].dtype
-
-    def part(path, row, shape):
-        return arrays[path][row].reshape(shape) if path in arrays else np.zeros(shape, dtype)
-
-    return {
-        PREFIX + name: np.concatenate([part(path, row, shape) for path in paths], axis=-1)
-        for name, (row, shape, paths) in table(config).items()
-    }
-
-
-def _check(tensors, wanted, head) -> None:
-    untied = head is not None and "wte.weight" in tensors and not np.array_equal(head, tensors["wte.weight"])
-    check_tensors(
-        tensors,
-        {name: (*shape[:-1], shape[-1] * len(paths)) for name, (_, shape, paths) in wanted.items()},
-        what="GPT-2",
-        remedy="take the config.json made with them",
-        **{"not_tied_to_wte.weight": ["lm_head.weight"] if untied else []},
-    )
+    return taken_apart(params, places(config), config)
 
 
 # --- config.json ----------------------------------------------------------------------------------
@@ -144,24 +122,24 @@ def config_from_hf(json: dict) -> GPTConfig:
     for name, value in FIXED.items():
         if json.get(name, value) != value:
             raise CheckpointError(f"config.json: {name}={json[name]!r}, but zoo's GPT has only {value!r}")
-    activation = json.get("activation_function", "gelu_new")
+    activation = setting(json, "activation_function", "gelu_new")
     if activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
         raise CheckpointError(f"config.json: activation_function={activation!r} is none of {known}")
-    rates = {name: json.get(name, 0.1) for name in DROPOUTS}
+    rates = {name: setting(json, name, 0.1) for name in DROPOUTS}
     if len(set(rates.values())) > 1:
         listed = ", ".join(f"{name}={rate}" for name, rate in rates.items())
         raise CheckpointError(f"config.json: {listed}, but zoo's GPT has one dropout rate; make them equal")
     small = GPTConfig()
     return GPTConfig(
-        vocab_size=json.get("vocab_size", small.vocab_size),
-        max_length=json.get("n_positions", small.max_length),
-        num_layers=json.get("n_layer", small.num_layers),
-        num_heads=json.get("n_head", small.num_heads),
-        d_model=json.get("n_embd", small.d_model),
-        d_ff=json.get("n_inner") or 0,
+        vocab_size=setting(json, "vocab_size", small.vocab_size),
+        max_length=setting(json, "n_positions", small.max_length),
+        num_layers=setting(json, "n_layer", small.num_layers),
+        num_heads=setting(json, "n_head", small.num_heads),
+        d_model=setting(json, "n_embd", small.d_model),
+        d_ff=setting(json, "n_inner", 0),
         dropout_rate=rates["resid_pdrop"],
-        bias=json.get("bias", True),  # not a setting of the format: what config_to_hf adds
+        bias=setting(json, "bias", True),  # not a setting of the format: what config_to_hf adds
         activation=ACTIVATIONS[activation],
     )
 

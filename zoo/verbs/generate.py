@@ -3,11 +3,11 @@
 import dataclasses
 import time
 
-import zoo
 from zoo.errors import ConfigError
 from zoo.inference.generate import Sampling, continuation, generate
 from zoo.inference.stream import stream
 from zoo.inference.translate import translate
+from zoo.pretrained import with_tokenizer
 from zoo.run import recipe_of
 
 
@@ -18,7 +18,7 @@ def write(options) -> dict:
     if not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed={options.seed} must be at least 0 and less than {2**32}")
     sampling = Sampling(options.temperature, options.top_k, options.top_p)
-    model, params, tokenizer = zoo.from_pretrained(options.model)
+    model, params, tokenizer = with_tokenizer(options.model)
     if "pair" in model.traits:
         return write_target(options, model, params, tokenizer)
     prompt = tokenizer.encode(options.prompt).tolist()

@@ -6,7 +6,7 @@ from pathlib import Path
 from zoo.data.examples.records import read_inputs
 from zoo.errors import DataError
 from zoo.inference.predict import kind_of, predict_records
-from zoo.run import recipe_of
+from zoo.pretrained import recipe_of
 
 
 def predict(options) -> dict:

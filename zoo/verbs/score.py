@@ -5,15 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-import zoo
 from zoo.data.files import read_text
 from zoo.errors import ConfigError
 from zoo.inference.score import log_probabilities
+from zoo.pretrained import with_tokenizer
 
 
 def score(options) -> dict:
     """Prints nats, tokens and the text of each line; perplexity is per token over all lines."""
-    model, params, tokenizer = zoo.from_pretrained(options.model)
+    model, params, tokenizer = with_tokenizer(options.model)
     lines = [line for line in read_text(Path(options.file)).split("\n") if line.strip()]
     if not lines:
         raise ConfigError(f"{options.file}: has no line to score")

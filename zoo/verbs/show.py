@@ -9,6 +9,10 @@ from zoo import config
 from zoo.checkpoint import named_leaves
 from zoo.errors import ConfigError, nearest
 from zoo.models import SIZES
+from zoo.pretrained import config_of, labels_of
+from zoo.pretrained.hub import PREFIX, local
+from zoo.pretrained.runs import is_run
+from zoo.recipes import Recipe
 from zoo.run import read_json, recipe_of
 
 
@@ -33,25 +37,30 @@ def show_list(options) -> dict:
 
 
 def show(options) -> dict:
-    """One size, recipe or run: the recipe of a name that is both has the model in it."""
-    name, recipe, kept = options.name, None, {}
-    if Path(name).is_dir():
-        recipe = recipe_of(name)
-        result = read_json(Path(name) / "result.json") or {}
-        kept = {"best_step": result.get("best_step"), "best": recipe.best} if recipe.best else {}
+    """One size, recipe, run or published model: the recipe of a name that is both has the model in it."""
+    name, settings, kept = options.name, {}, {}
+    if name.startswith(PREFIX) or Path(name).is_dir():
+        folder = local(name)
+        found = recipe_of(folder) if is_run(folder) else config_of(folder)
+        if is_run(folder) and found.best:
+            result = read_json(folder / "result.json") or {}
+            kept = {"best_step": result.get("best_step"), "best": found.best}
+        settings = {key: names for key, names in labels_of(folder).items() if names}
     elif name in zoo.CONFIGS:
-        recipe = zoo.CONFIGS[name]
-    elif name not in SIZES:
+        found = zoo.CONFIGS[name]
+    elif name in SIZES:
+        found = SIZES[name]
+    else:
         known = [*SIZES, *zoo.CONFIGS]
         raise ConfigError(
-            f"{name!r} is no model, recipe or run's folder{nearest(name, known)}; `python -m zoo list`"
+            f"{name!r} is no model, recipe or folder of one{nearest(name, known)}; `python -m zoo list`"
         )
-    settings = config.to_json(SIZES[name] if recipe is None else recipe)
-    print(json.dumps(settings, indent=2))
-    model_config = SIZES[name] if recipe is None else recipe.model
+    print(json.dumps(config.to_json(found) | settings, indent=2))
+    is_recipe = isinstance(found, Recipe)
+    model_config = found.model if is_recipe else found
     if not model_config.vocab_size:
         return {"name": name, "parameters": None, "why": "the vocabulary's size comes with the data"}
-    length = getattr(model_config, "max_length", 1) if recipe is None else recipe.data.length
+    length = found.data.length if is_recipe else getattr(encoder_of(model_config), "max_length", 1)
     flops = model_config.flops_per_token(length)
     for path, spec in named_leaves(zoo.create(model_config).abstract()).items():
         print(f"{path:40} {spec.letters:6} {'x'.join(map(str, spec.visible_shape)):>24} {spec.size:>15,}")
@@ -63,3 +72,7 @@ def show(options) -> dict:
         "flops_per_token_causal_half": flops.causal,
         **kept,
     }
+
+
+def encoder_of(model_config):
+    return getattr(model_config, "encoder", model_config)

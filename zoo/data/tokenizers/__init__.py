@@ -9,7 +9,8 @@
     word            the words of the corpus           white space  </s>, where texts are examples
 
 `save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
-publishes them (vocab.json and merges.txt, vocab.txt, a .model file).
+publishes them (tokenizer.json, vocab.json and merges.txt, vocab.txt, a .model file); `publish` of wordpiece
+and bpe writes those.
 """
 
 from collections.abc import Iterable
@@ -18,7 +19,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
-from zoo.data.tokenizers import bpe, word_piece
+from zoo.data.tokenizers import bpe, published, word_piece
 from zoo.data.tokenizers.bpe import BPETokenizer
 from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.char import CharTokenizer
@@ -112,8 +113,23 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     return tokenizer
 
 
+def holds_tokenizer(folder: Path) -> bool:
+    """Whether `load_tokenizer` finds files of a tokenizer there, sound or not."""
+    known = {FILE, published.FILE, *bpe.VOCAB, word_piece.FILE}
+    names = {path.name.removesuffix(".gz") for path in folder.glob("*")}
+    return bool(names & known) or any(name.endswith(".model") for name in names)
+
+
 def _load_published(folder: Path) -> Tokenizer:
     names = {path.name.removesuffix(".gz") for path in folder.glob("*")}
+    if kind := published.kind_of(folder):
+        kinds: dict[str, type[Any]] = {"WordPiece": WordPieceTokenizer, "BPE": BPETokenizer}
+        if kind not in kinds:
+            raise DataError(
+                f"{folder / published.FILE}: a tokenizer of the kind {kind!r:.80}, which is not known here; "
+                f"{' and '.join(kinds)} are"
+            )
+        return kinds[kind].read(folder)
     if names.intersection(bpe.VOCAB):
         return BPETokenizer.read(folder)
     if word_piece.FILE in names:
@@ -121,5 +137,6 @@ def _load_published(folder: Path) -> Tokenizer:
     if any(name.endswith(".model") for name in names):
         return SentencePieceTokenizer.read(folder)
     raise DataError(
-        f"{folder}: no tokenizer in it; it may hold {FILE}, vocab.json and merges.txt, vocab.txt or a .model"
+        f"{folder}: no tokenizer in it; it may hold {FILE}, tokenizer.json, vocab.json and merges.txt, "
+        "vocab.txt or a .model"
     )

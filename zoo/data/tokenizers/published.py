@@ -1,0 +1,122 @@
+"""Tokenizers as Hugging Face publishes them: what the files say beside a plain vocabulary.
+
+    tokenizer.json           everything, of every kind; WordPiece and byte-level BPE are read
+    tokenizer_config.json    do_lower_case and the like, which have the last word; names of the marks
+
+The files are read as data: no class that they name is looked up, and no code is run.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zoo.data.files import read_text
+from zoo.errors import DataError
+
+FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object of a file, empty where there is no such file. Raises DataError for anything else."""
+    if not path.is_file():
+        return {}
+    try:
+        found = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, DataError):
+            raise
+        raise DataError(f"{path}: not JSON ({error}); fetch the file again") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: a JSON {type(found).__name__}, not an object; fetch the file again")
+    return found
+
+
+def read_settings(folder: Path) -> dict[str, Any]:
+    """tokenizer_config.json."""
+    return read_object(folder / SETTINGS)
+
+
+def write_settings(folder: Path, settings: dict[str, Any]) -> None:
+    """Writes tokenizer_config.json, in the order of the names."""
+    text = json.dumps(dict(sorted(settings.items())), indent=2, ensure_ascii=False)
+    (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def read_whole(folder: Path, kind: str) -> dict[str, Any]:
+    """tokenizer.json, empty where there is none. Raises DataError where its model is not of this kind."""
+    path = folder / FILE
+    whole = read_object(path)
+    found = part(whole, "model", path).get("type", "BPE") if whole else kind
+    if found != kind:
+        raise DataError(f"{path}: a tokenizer of the kind {found!r:.80}, not {kind}; give one of these")
+    return whole
+
+
+def kind_of(folder: Path) -> str:
+    """What a folder's tokenizer.json calls its model; nothing where there is none."""
+    whole = read_object(folder / FILE)
+    return str(part(whole, "model", folder / FILE).get("type", "BPE")) if whole else ""
+
+
+def part(whole: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """One of its parts: model, normalizer, pre_tokenizer; an absent one is empty."""
+    found = whole.get(name) or {}
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: {name} is no object; fetch the file again")
+    return found
+
+
+def expect(found: dict[str, Any], wanted: dict[str, Any], what: str, path: Path) -> None:
+    """DataError where a part is made in another way than ours."""
+    for name, value in wanted.items():
+        if found.get(name, value) not in (value, None):
+            raise DataError(
+                f"{path}: {what} has {name}={found[name]!r:.80}, and here it is {value!r}; refused"
+            )
+
+
+def bert_normalizer(whole: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """The settings of a BertNormalizer, under our names. Raises DataError where text is cut otherwise."""
+    path = folder / FILE
+    if not whole:
+        return {}
+    found = part(whole, "normalizer", path)
+    expect(found, {"type": "BertNormalizer", "clean_text": True}, "its normalizer", path)
+    expect(part(whole, "pre_tokenizer", path), {"type": "BertPreTokenizer"}, "its pre_tokenizer", path)
+    model = {"unk_token": "[UNK]", "continuing_subword_prefix": "##", "max_input_chars_per_word": 100}
+    expect(part(whole, "model", path), model, "its model", path)
+    names = {
+        "lowercase": "lowercase",
+        "strip_accents": "strip_accents",
+        "splits_chinese": "handle_chinese_chars",
+    }
+    return {ours: found[theirs] for ours, theirs in names.items() if type(found.get(theirs)) is bool}
+
+
+def vocabulary(whole: dict[str, Any], path: Path) -> dict[str, int]:
+    """{piece: id} in the order of the ids, which count up from 0; added pieces are among them."""
+    vocab = part(whole, "model", path).get("vocab")
+    pieces = dict(vocab) if isinstance(vocab, dict) else {}
+    for added in added_pieces(whole, path):
+        pieces[added["content"]] = added["id"]
+    if not pieces or not all(type(i) is int for i in pieces.values()):
+        raise DataError(f"{path}: its model has no vocab of pieces and their ids; fetch the file again")
+    found = dict(sorted(pieces.items(), key=lambda item: item[1]))
+    for expected, (piece, i) in enumerate(found.items()):
+        if i != expected:
+            raise DataError(
+                f"{path}: the {len(found)} ids do not count up from 0 ({piece!r} has {i} in place of "
+                f"{expected}); fetch the file again"
+            )
+    return found
+
+
+def added_pieces(whole: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """The entries of added_tokens: content, id, special, ..."""
+    found = whole.get("added_tokens") or []
+    if not isinstance(found, list) or not all(
+        isinstance(each, dict) and isinstance(each.get("content"), str) and type(each.get("id")) is int
+        for each in found
+    ):
+        raise DataError(f"{path}: added_tokens is no list of pieces with their ids; fetch the file again")
+    return found

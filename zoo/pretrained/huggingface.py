@@ -1,0 +1,242 @@
+"""Folders as Hugging Face publishes models: config.json, model.safetensors or shards, a tokenizer's files.
+
+    found  = described(folder)                    # configuration and names; no weights are read
+    params = load(found, model, mesh)             # all of them
+    params = load_part(found, model, mesh)        # what of them another head can use
+
+Nothing is unpickled and no code of a folder is run. Weights are read one tensor at a time into one of our
+arrays at a time, which goes to its devices before the next one is begun.
+"""
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from zoo import sharding
+from zoo.checkpoint import named_leaves, nested
+from zoo.data import load_tokenizer
+from zoo.data.tokenizers import holds_tokenizer
+from zoo.errors import CheckpointError, ConfigError, StorageError, UserError, storage_errors
+from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
+from zoo.pretrained.places import Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
+from zoo.pretrained.settings import labels_in, read_settings, setting
+from zoo.pretrained.stored import open_tensors, synced, write_shards
+from zoo.pretrained.tensors import listed, named_specs
+
+SHARD_SIZE = 5 * 10**9  # bytes, as transformers divides
+SINGLE_LABEL = "single_label_classification"
+
+
+@dataclass(frozen=True)
+class Described:
+    """What a folder's config.json says."""
+
+    folder: Path
+    architecture: Architecture
+    config: Any
+    """Of our model."""
+    labels: tuple[str, ...]
+    """Names of classes or tags; empty for a language model."""
+    problem_type: str
+    """Of a classifier: what its logits mean."""
+
+
+def described(folder: Path) -> Described:
+    """What is in a Hugging Face folder. Raises CheckpointError where it is nothing that we have."""
+    settings = read_settings(folder)
+    try:
+        architecture = architecture_of(settings)
+        config = config_of(settings, architecture)
+        has_names = architecture.head in ("classes", "tags")
+        labels = labels_in(settings) if has_names else ()
+        kind = setting(settings, "problem_type", SINGLE_LABEL if len(labels) != 1 else "regression")
+    except UserError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    return Described(folder, architecture, config, labels, kind if architecture.head == "classes" else "")
+
+
+def tokenizer_of(found: Described):
+    """The tokenizer of a published folder, None where it holds none.
+
+    Raises CheckpointError where it has more or fewer words than the model.
+    """
+    if not holds_tokenizer(found.folder):
+        print(f"{found.folder}: holds no tokenizer", file=sys.stderr)
+        return None
+    tokenizer = load_tokenizer(found.folder)
+    if tokenizer.vocab_size != found.config.vocab_size:
+        raise CheckpointError(
+            f"{found.folder}: its {tokenizer.name} vocabulary has {tokenizer.vocab_size:,} pieces, and the "
+            f"model's table {found.config.vocab_size:,}; take both from one source"
+        )
+    return tokenizer
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+LANGUAGE_HEAD = ("transform", "transform_norm", "bias")  # what features do not need of a BERT
+
+
+def load(found: Described, model, mesh) -> dict:
+    """The parameters of a folder's own model, on `mesh`; what is not read or begins at random is said on
+    stderr: the head for words, where the folder holds a bare ...Model."""
+    return read_params(found, model, mesh, LANGUAGE_HEAD if found.architecture.head == "none" else ())
+
+
+def load_part(found: Described, model, mesh) -> dict:
+    """The parameters of `model`, a head over the folder's encoder or the language model itself, with what the
+    folder has of them; the rest begins at random, which is said on stderr."""
+    own = [name for name in model.abstract() if name != "encoder"]
+    return read_params(found, model, mesh, own if hasattr(model.config, "encoder") else LANGUAGE_HEAD)
+
+
+def read_params(found: Described, model, mesh, spare: Collection[str]) -> dict:
+    """The parameters of `model` on `mesh`. Those of its parts in `spare` that the folder has not, or in
+    another shape, begin at random.
+
+    Raises CheckpointError, one line, for all tensors that are missing, unexpected or misshapen otherwise.
+    """
+    tensors = open_tensors(found.folder)
+    encoder = getattr(found.config, "encoder", found.config)
+    if encoder.num_layers > len(tensors):
+        raise CheckpointError(
+            f"{found.folder}: config.json: {encoder.num_layers} layers, but its files hold {len(tensors)} "
+            "tensors; take the config.json made with them"
+        )
+    family, specs = found.architecture.family, named_specs(model.config)[0]
+    try:
+        given = family.recognised(tensors, model.config)
+        wanted = {name: at for name, at in family.places(model.config).items() if at.paths[0] in specs}
+        has = {name for name, at in wanted.items() if name in given.tensors and fits(given.tensors[name], at)}
+        lacking = {part(at.paths[0]) for name, at in wanted.items() if name not in has}
+        lacking |= {part(path) for path in specs} - {part(at.paths[0]) for at in wanted.values()}
+        fresh = sorted(lacking.intersection(spare))
+        wanted = {name: at for name, at in wanted.items() if part(at.paths[0]) not in fresh}
+        others = family.places(found.config).keys() - wanted.keys()
+        known = {name: x for name, x in given.tensors.items() if name not in others}
+        check_fit(Recognised(known, given.unread, given.faults), wanted, what=type(model.config).__name__)
+        dtype = dtype_of(known) if jax.config.read("jax_enable_x64") else np.dtype(np.float32)
+        placed = named_leaves(sharding.shardings(model.abstract(), mesh))
+        arrays = filled(known, wanted, specs, dtype, lambda path, array: on_devices(array, placed[path]))
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.folder}: {error}") from None
+    new = [path for path in specs if part(path) in fresh]
+    arrays |= {path: on_devices(array, placed[path]) for path, array in random_values(model, new).items()}
+    tell(found, fresh, unread=[*given.unread, *sorted(others.intersection(given.tensors))])
+    return nested({path: arrays[path] for path in specs})
+
+
+def part(path: str) -> str:
+    """encoder/blocks/mlp/up/w -> encoder"""
+    return path.partition("/")[0]
+
+
+def fits(tensor, place) -> bool:
+    return np.shape(tensor) == place.shape
+
+
+def on_devices(array, placement):
+    """The array where it is to be, and done with here."""
+    return jax.block_until_ready(
+        jax.make_array_from_callback(array.shape, placement, lambda index: array[index])
+    )
+
+
+def random_values(model, paths: Sequence[str]) -> dict[str, np.ndarray]:
+    """First values of a few parameters; the others are never computed."""
+
+    @jax.jit
+    def some(key):
+        leaves = named_leaves(model.init(key))
+        return {path: leaves[path] for path in paths}
+
+    return jax.device_get(some(jax.random.key(0))) if paths else {}
+
+
+def tell(found: Described, fresh: Sequence[str], unread: Sequence[str]) -> None:
+    """What a reader of logits must know, on stderr."""
+    if unread:
+        print(f"{found.folder}: not read: {listed(list(unread))}", file=sys.stderr)
+    if fresh:
+        print(f"{found.folder}: not in it, random at first: {', '.join(fresh)}", file=sys.stderr)
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def save(
+    folder: Path,
+    model,
+    params,
+    tokenizer,
+    *,
+    labels: Sequence[str] = (),
+    problem_type: str = SINGLE_LABEL,
+    max_shard_size: int = SHARD_SIZE,
+) -> None:
+    """Writes a folder that transformers and `described` read, whole or not at all.
+
+    `labels` are the names of classes or tags, LABEL_0, LABEL_1, ... where none are given. Raises ConfigError
+    for a model that has no class there or another number of labels, StorageError where the folder is not
+    empty or cannot be written.
+    """
+    architecture, _ = exported(model.config)
+    if max_shard_size < 1:
+        raise ConfigError(f"max_shard_size={max_shard_size} must be at least 1 byte")
+    if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
+        raise ConfigError(
+            f"the model has {model.config.vocab_size:,} words and this {tokenizer.name} tokenizer "
+            f"{tokenizer.vocab_size:,}; give the model's own"
+        )
+    settings = settings_of(model.config, names_for(model.config, labels), problem_type)
+    arrays = visible_arrays(params, model.config)
+    places = architecture.family.places(model.config)
+    size = next(iter(arrays.values())).dtype.itemsize
+    sizes = {name: size * int(np.prod(place.shape)) for name, place in places.items()}
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder}: is there already and not empty; choose another name")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            (partial / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+            write_shards(partial, sizes, lambda name: tensor_at(places[name], arrays), max_shard_size)
+            if tokenizer is not None:
+                publish(tokenizer, partial, model.config)
+            partial.chmod(0o755)
+            synced([*partial.iterdir(), partial])
+            partial.rename(folder)
+            synced([folder.parent])
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+
+
+def names_for(config, labels: Sequence[str]) -> tuple[str, ...]:
+    """The names of classes or tags, as many as the model has and no two alike."""
+    count = getattr(config, "num_classes", getattr(config, "num_tags", 0))
+    names = tuple(labels) or tuple(f"LABEL_{number}" for number in range(count))
+    if len(names) != count or len(set(names)) != count:
+        raise ConfigError(f"{len(set(names))} different labels for a model of {count}; give as many")
+    return names
+
+
+def publish(tokenizer, folder: Path, config) -> None:
+    """A tokenizer's files as its kind is published, else as a run keeps them, for transformers has none."""
+    if not hasattr(tokenizer, "publish"):
+        print(f"transformers has no tokenizer of the kind {tokenizer.name}; zoo has", file=sys.stderr)
+        tokenizer.save(folder)
+        return
+    encoder = getattr(config, "encoder", config)
+    types = ["token_type_ids"] if getattr(encoder, "num_token_types", 0) > 1 else []
+    inputs = ["input_ids", *types, "attention_mask"]
+    tokenizer.publish(folder, model_max_length=encoder.max_length, model_input_names=inputs)

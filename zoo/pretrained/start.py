@@ -1,0 +1,154 @@
+"""What a training run takes from the folder of --init: parameters, and of a published one the model's sizes
+and the vocabulary too.
+
+    recipe                    folder            run
+    bert, sizes of its own    bert, 12 x 768    bert, 12 x 768; dropout, dtype and remat of the recipe
+    classifier over bert      bert, 12 x 768    classifier over it; a hidden layer as wide as it stays so
+    tokenizer=wordpiece       vocab.txt         the folder's vocabulary
+
+A value that was set by hand and differs from the folder's is an error, not overruled.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+from zoo import models
+from zoo.checkpoint import named_leaves, nested
+from zoo.data import load_tokenizer
+from zoo.data.tokenizers import holds_tokenizer
+from zoo.errors import CheckpointError, ConfigError
+from zoo.pretrained import huggingface
+from zoo.pretrained.hub import local
+from zoo.pretrained.runs import choices, is_run, load_params
+from zoo.run import recipe_of
+
+KEPT = ("dropout_rate", "dtype", "remat", "layer_unroll")  # of the recipe: how it is trained, not what it is
+COUNTED = ("vocab_size", "num_classes", "num_tags")  # 0 in a recipe: as many as the data has
+PUBLISHED = ("wordpiece", "bpe")  # tokenizers that come with a folder
+
+
+# --- the recipe -----------------------------------------------------------------------------------
+
+
+def completed(recipe, named):
+    """The recipe with what the published folder in its `init` decides; `named` is the recipe before anything
+    was set by hand. Other recipes come back as they are.
+
+    Raises ConfigError where a value set by hand differs, or the recipe's model is of another family.
+    """
+    if not recipe.init or is_run(local(recipe.init)):
+        return recipe
+    found = huggingface.described(local(recipe.init))
+    model = shaped_as(recipe.model, named.model, found.config, recipe.init)
+    return dataclasses.replace(
+        recipe, model=model, data=with_vocabulary(recipe.data, found.folder, recipe.init)
+    )
+
+
+def shaped_as(config, named, theirs, source: str, path: str = "model"):
+    """A model's configuration with the sizes of the folder's, or its encoder's."""
+    if type(config) is type(theirs):
+        refuse_differences(config, named, theirs, source, path)
+        kept = {name: getattr(config, name) for name in (*KEPT, *COUNTED[1:]) if hasattr(config, name)}
+        kept = {name: value for name, value in kept.items() if has_field(config, name)}
+        if hasattr(config, "encoder"):
+            inside = (config.encoder, getattr(named, "encoder", None), theirs.encoder)
+            kept["encoder"] = shaped_as(*inside, source, f"{path}.encoder")
+        return dataclasses.replace(theirs, **kept)
+    if not hasattr(config, "encoder"):
+        raise ConfigError(
+            f"{path} is a {type(config).__name__}, and {source} holds a {type(theirs).__name__}; choose a "
+            "recipe of its family"
+        )
+    inside = (config.encoder, getattr(named, "encoder", None), getattr(theirs, "encoder", theirs))
+    encoder = shaped_as(*inside, source, f"{path}.encoder")
+    changes: dict[str, Any] = {"encoder": encoder}
+    if getattr(config, "d_hidden", 0) == getattr(config.encoder, "d_model", None):
+        changes["d_hidden"] = encoder.d_model
+    return dataclasses.replace(config, **changes)
+
+
+def refuse_differences(config, named, theirs, source: str, path: str) -> None:
+    """ConfigError for a value that was set by hand and is not the folder's."""
+    for field in dataclasses.fields(config):
+        ours, there = getattr(config, field.name), getattr(theirs, field.name)
+        is_ours = type(named) is not type(config) or getattr(named, field.name) != ours
+        if field.name in (*KEPT, "encoder") or not is_ours or ours == there or (field.name in COUNTED):
+            continue
+        if field.name == "d_ff" and config.dims["F"] == theirs.dims["F"]:
+            continue
+        raise ConfigError(f"{path}.{field.name}={ours!r}, but {source} has {there!r}; leave it out")
+
+
+def has_field(config, name: str) -> bool:
+    return name in {field.name for field in dataclasses.fields(config)}
+
+
+def with_vocabulary(data, folder: Path, source: str):
+    """The data's settings with the folder's vocabulary, where they name none."""
+    if getattr(data, "vocab_path", "") or not holds_tokenizer(folder):
+        return data
+    name = load_tokenizer(folder).name
+    if data.tokenizer not in PUBLISHED:
+        raise ConfigError(
+            f"data.tokenizer={data.tokenizer}, and {source} was trained on {name} tokens; set "
+            f"data.tokenizer={name}"
+        )
+    return dataclasses.replace(data, tokenizer=name, vocab_path=str(folder), vocab_size=0)
+
+
+# --- the parameters -------------------------------------------------------------------------------
+
+
+def load_start(name: str | os.PathLike, model, params: dict, mesh, tokenizer) -> dict:
+    """`params` with those of a folder, a run's or a published one, in their place: all, where its model is
+    the same, and where it is what this model's head reads (a language model under a classifier), the
+    encoder's. Of a published one also the head's own layers that fit.
+
+    Raises CheckpointError where it is neither, or was trained with another vocabulary.
+    """
+    folder = local(name)
+    if not is_run(folder):
+        return load_published(folder, model, mesh, tokenizer)
+    source = models.create(recipe_of(folder).model)
+    path, specs, config = [], model.abstract(), model.config
+    while hasattr(config, "encoder") and specs != source.abstract():
+        config = config.encoder
+        specs, path = specs["encoder"], [*path, "encoder"]
+        if choices(config) == choices(source.config) and is_part(specs, source.abstract()):
+            break
+    else:
+        return load_params(folder, model, mesh, tokenizer)
+    of_words = any("V" in spec.letters for spec in named_leaves(specs).values())  # not where they are spelled
+    loaded = named_leaves(load_params(folder, source, mesh, tokenizer if of_words else None))
+    part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
+    return nested(named_leaves(params) | part)
+
+
+def load_published(folder: Path, model, mesh, tokenizer) -> dict:
+    """The parameters of `model` with what a published folder has of them."""
+    found = huggingface.described(folder)
+    theirs = huggingface.tokenizer_of(found)
+    if theirs is not None and theirs.digest != tokenizer.digest:
+        raise CheckpointError(
+            f"{folder} was trained with another vocabulary: its tokens mean other words here; "
+            f"--data.vocab-path {folder}"
+        )
+    ours, there = (getattr(config, "encoder", config) for config in (model.config, found.config))
+    if type(ours) is not type(there):
+        raise CheckpointError(
+            f"{folder} holds a {type(there).__name__}, not the {type(ours).__name__} to start"
+        )
+    for field in dataclasses.fields(ours):
+        one, other = getattr(ours, field.name), getattr(there, field.name)
+        if field.name not in KEPT and one != other and ours.dims != there.dims:
+            raise CheckpointError(f"{folder} holds another model than the one to start: {there}")
+    return huggingface.load_part(found, model, mesh)
+
+
+def is_part(specs: dict, whole: dict) -> bool:
+    """Whether `whole` has every parameter of `specs`, by name, letters and shape."""
+    found = named_leaves(whole)
+    return all(found.get(name) == spec for name, spec in named_leaves(specs).items())

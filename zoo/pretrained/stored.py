@@ -1,0 +1,170 @@
+"""Tensors that stay on disk until they are asked for: one .safetensors file, or shards with an index.
+
+    tensors = open_tensors(folder)      # {name: StoredTensor}; reads headers only
+    tensors["wte.weight"].shape         # costs nothing
+    np.asarray(tensors["wte.weight"])   # reads this one; half precision becomes float32
+
+The library checks every header (safetensors.safe_open: sizes, overlaps, the end of the file); the numbers
+are read by their place, as its NumPy side has no bfloat16. Shards are written one after the other, so that no
+more than one of them is held besides the model.
+"""
+
+import json
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from zoo.errors import CheckpointError, first_line, nearest
+from zoo.pretrained.tensors import listed, write_tensors
+
+FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
+DTYPES["BF16"] = np.dtype(jnp.bfloat16)
+FETCH = "fetch the file again"
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """The place of one tensor in a file; `np.asarray` of it reads it."""
+
+    path: Path
+    name: str
+    kind: str
+    """F32, BF16, ... as the file calls it."""
+    shape: tuple[int, ...]
+    offset: int
+
+    @property
+    def dtype(self) -> np.dtype:
+        """What it is read as: float64 stays, any other number becomes float32."""
+        return np.dtype(np.float64 if self.kind == "F64" else np.float32)
+
+    def __array__(self, dtype=None, copy=None) -> np.ndarray:
+        if self.kind not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise CheckpointError(f"{self.path}: {self.name} is {self.kind}, and weights here are {known}")
+        with self.path.open("rb") as file:
+            file.seek(self.offset)
+            raw = np.fromfile(file, DTYPES[self.kind], math.prod(self.shape))
+        if raw.size != math.prod(self.shape):
+            raise CheckpointError(f"{self.path}: ends within {self.name}; {FETCH}")
+        return raw.reshape(self.shape).astype(dtype or self.dtype, copy=False)
+
+
+def open_tensors(folder: Path) -> dict[str, StoredTensor]:
+    """The tensors of a folder's model.safetensors, or of the shards that its index names.
+
+    Raises CheckpointError, one line, where there are none, a file is damaged, an index does not fit its
+    shards or names a file that is not in the folder, or the weights are a pickle.
+    """
+    if (folder / FILE).is_file():
+        return open_file(folder / FILE)
+    if not (folder / INDEX).is_file():
+        raise CheckpointError(f"{folder}: {_without_weights(folder)}")
+    index = read_index(folder / INDEX)
+    shards = {name: open_file(folder / name) for name in sorted(set(index.values()))}
+    lost = [name for name, shard in index.items() if name not in shards[shard]]
+    if lost:
+        raise CheckpointError(
+            f"{folder / INDEX}: its shards do not hold {listed(lost)}; fetch all files again"
+        )
+    return {name: tensor for shard in shards.values() for name, tensor in shard.items() if name in index}
+
+
+def _without_weights(folder: Path) -> str:
+    pickles = sorted(path.name for path in folder.glob("*.bin") if path.name.startswith("pytorch_model"))
+    if pickles:
+        return (
+            f"its weights are a pickle ({pickles[0]}), which can run code and is never read; write "
+            "model.safetensors once: transformers' from_pretrained(folder).save_pretrained(another)"
+        )
+    return f"has neither {FILE} nor {INDEX}"
+
+
+def open_file(path: Path) -> dict[str, StoredTensor]:
+    """The tensors of one file. Raises CheckpointError where it is no .safetensors file, or not all of one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np"):
+            pass
+        with path.open("rb") as file:
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: not a whole safetensors file ({first_line(error)}); {FETCH}"
+        ) from None
+    return {
+        name: StoredTensor(path, name, at["dtype"], tuple(at["shape"]), start + at["data_offsets"][0])
+        for name, at in header.items()
+        if name != "__metadata__"
+    }
+
+
+def read_index(path: Path) -> dict[str, str]:
+    """{tensor: shard}; every shard a file beside the index. Raises CheckpointError for anything else."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not JSON ({first_line(error)}); {FETCH}") from None
+    index = found.get("weight_map") if isinstance(found, dict) else None
+    if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
+        raise CheckpointError(f'{path}: has no "weight_map" from tensors to files; {FETCH}')
+    for shard in sorted(set(index.values())):
+        if shard != Path(shard).name or not shard.endswith(".safetensors"):
+            raise CheckpointError(
+                f"{path}: names {shard!r}, which is no .safetensors file beside it; refused"
+            )
+        if not (path.parent / shard).is_file():
+            there = [each.name for each in path.parent.glob("*.safetensors")]
+            raise CheckpointError(f"{path}: names {shard}, which is not there{nearest(shard, there)}")
+    return index
+
+
+# --- writing --------------------------------------------------------------------------------------
+
+
+def write_shards(
+    folder: Path, sizes: Mapping[str, int], read: Callable[[str], np.ndarray], max_shard_size: int
+) -> None:
+    """Writes the tensors that `read` gives by name, `sizes` in bytes: one file, or shards of at most
+    `max_shard_size` bytes (a greater tensor has one to itself) and their index."""
+    shards = divided(sizes, max_shard_size)
+    names = [FILE]
+    if len(shards) > 1:
+        count = len(shards)
+        names = [f"model-{number:05}-of-{count:05}.safetensors" for number in range(1, count + 1)]
+        index = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        content = {"metadata": {"total_size": sum(sizes.values())}, "weight_map": dict(sorted(index.items()))}
+        (folder / INDEX).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    for name, shard in zip(names, shards, strict=True):
+        write_tensors(folder / name, {tensor: read(tensor) for tensor in shard})
+
+
+def divided(sizes: Mapping[str, int], most: int) -> list[list[str]]:
+    """The names in their order, cut wherever one more would make a shard larger than `most`."""
+    shards: list[list[str]] = [[]]
+    total = 0
+    for name, size in sizes.items():
+        if shards[-1] and total + size > most:
+            shards.append([])
+            total = 0
+        shards[-1].append(name)
+        total += size
+    return shards
+
+
+def synced(paths: Iterable[Path]) -> None:
+    """Waits until these files are on the disk."""
+    for path in paths:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
