@@ -61,23 +61,21 @@ def architecture_of(settings: dict[str, Any]) -> Architecture:
 
     Raises CheckpointError where it is not in the table, with what is.
     """
-    named, kind = settings.get("architectures") or [], settings.get("model_type")
+    named, kind = settings.get("architectures") or [], setting(settings, "model_type", "")
     if not isinstance(named, list) or not all(isinstance(name, str) for name in named):
         raise CheckpointError(f"config.json: architectures={named!r:.80} is no list of names; mend it")
-    if named:
-        name, table = named[0], ARCHITECTURES
-    else:
-        name, table = (
-            BARE.get(kind, kind) if isinstance(kind, str) else "",
-            ARCHITECTURES if kind in BARE else BARE,
-        )
-    if name not in table:
-        known = ", ".join(table)
+    if not named and kind not in BARE:
         raise CheckpointError(
-            f"config.json: no model here is a {name!r}{nearest(name, table)} known: {known}"
+            f"config.json: model_type={kind!r:.80} is none of {', '.join(BARE)}{nearest(kind, BARE)}"
+        )
+    name = named[0] if named else BARE[kind]
+    if name not in ARCHITECTURES:
+        raise CheckpointError(
+            f"config.json: architectures={name!r:.80} is none of {', '.join(ARCHITECTURES)}"
+            f"{nearest(name, ARCHITECTURES)}"
         )
     found = ARCHITECTURES[name]
-    if kind not in (None, found.model_type):
+    if kind not in ("", found.model_type):
         raise CheckpointError(f"config.json: {name} is no model_type={kind!r:.80}; mend the one or the other")
     return found
 
