@@ -15,7 +15,7 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.modernbert import SIZES, ModernBERTConfig
 from zoo.models.tagger import TaggerConfig
-from zoo.pretrained.modernbert import config_from_hf, config_to_hf, from_hf, table, to_hf
+from zoo.pretrained.modernbert import config_from_hf, config_to_hf, from_hf, places, to_hf
 
 each_case = pytest.mark.parametrize("case", goldens.CASES)
 
@@ -32,7 +32,7 @@ def test_the_published_sizes_have_their_parameters(size):
 
 
 def shapes_of(config) -> dict[str, tuple[int, ...]]:
-    return {name: (shape[0] * len(paths), *shape[1:]) for name, (_, shape, paths) in table(config).items()}
+    return {name: place.shape for name, place in places(config).items()}
 
 
 def weights_of(case: str) -> dict[str, np.ndarray]:

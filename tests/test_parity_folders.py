@@ -32,13 +32,16 @@ SETTINGS = {
     "Roberta": BERT | {"type_vocab_size": 1, "layer_norm_eps": 1e-5, "pad_token_id": 1},
     "DistilBert": {"vocab_size": V, "dim": 20, "n_layers": 2, "n_heads": 2, "hidden_dim": 30}
     | {"max_position_embeddings": 13},
+    "ModernBert": BERT
+    | {"num_hidden_layers": 4, "local_attention": 4, "pad_token_id": 0}
+    | dict.fromkeys(("bos_token_id", "eos_token_id", "cls_token_id", "sep_token_id")),
     "GPT2": {"vocab_size": V, "n_positions": 13, "n_layer": 3, "n_head": 3, "n_embd": 18}
     | {"bos_token_id": None, "eos_token_id": None},
 }
 HEADS = ("ForMaskedLM", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification")
 CLASSES = [f"{family}{head}" for family in ("Bert", "Roberta", "DistilBert") for head in HEADS]
 CLASSES = [name for name in CLASSES if name not in ("RobertaForPreTraining", "DistilBertForPreTraining")]
-CLASSES += ["GPT2LMHeadModel", "GPT2Model"]
+CLASSES += ["ModernBertForMaskedLM", "ModernBertModel", "GPT2LMHeadModel", "GPT2Model"]
 LABELS = {0: "no", 1: "yes", 2: "perhaps"}
 LENGTHS = np.array([11, 7, 4])
 
@@ -112,10 +115,11 @@ def test_logits_of_a_folder_are_transformers_both_ways(torch, name, tmp_path, ca
     net.save_pretrained(tmp_path / "theirs", max_shard_size="20KB" if "ForMaskedLM" in name else "5GB")
     with jax.enable_x64(True):
         found = ours(tmp_path / "theirs", name, "float64")
-    assert deviation(found, theirs(torch, net), name) <= 1e-9
+    # transformers rotates positions (ModernBERT) in float32 whatever its numbers are
+    assert deviation(found, theirs(torch, net), name) <= (1e-6 if name.startswith("Modern") else 1e-9)
     assert deviation(ours(tmp_path / "theirs", name, "float32"), theirs(torch, net), name) <= 1e-5
 
-    if name in ("BertModel", "RobertaModel", "DistilBertModel"):
+    if name in ("BertModel", "RobertaModel", "DistilBertModel", "ModernBertModel"):
         assert "not in it, random at first: bias, transform, transform_norm" in capsys.readouterr().err
         return  # what is written of it has a head for words
     labels = list(LABELS.values()) if "Classification" in name else ()

@@ -25,6 +25,7 @@ from zoo.errors import CheckpointError, ConfigError, DataError, StorageError
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
+from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, hub, stored
@@ -32,9 +33,16 @@ from zoo.pretrained.stored import open_tensors
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] a film good ##s bad , .".split()
 TOKENIZER = WordPieceTokenizer(tuple(PIECES))
-ENCODER = BERTConfig(
-    vocab_size=len(PIECES), max_length=12, num_layers=3, num_heads=2, d_model=8, d_ff=20, dropout_rate=0.0
-)
+SIZES = {
+    "vocab_size": len(PIECES),
+    "max_length": 12,
+    "num_layers": 3,
+    "num_heads": 2,
+    "d_model": 8,
+    "d_ff": 20,
+}
+SIZES |= {"dropout_rate": 0.0}
+ENCODER = BERTConfig(**SIZES)
 ROBERTA = dataclasses.replace(ENCODER, num_token_types=1, position_offset=2, norm_epsilon=1e-5)
 DISTILBERT = dataclasses.replace(ENCODER, num_token_types=0)
 
@@ -48,7 +56,8 @@ CONFIGS = {
     "bert": ENCODER,
     "roberta": ROBERTA,
     "distilbert": DISTILBERT,
-    "gpt2": GPTConfig(vocab_size=len(PIECES), max_length=12, num_layers=3, num_heads=2, d_model=8, d_ff=20),
+    "modernbert": ModernBERTConfig(**SIZES),
+    "gpt2": GPTConfig(**SIZES),
     "bert classes": classifier(ENCODER),
     "roberta classes": classifier(ROBERTA),
     "distilbert classes": classifier(DISTILBERT, "relu"),
@@ -328,6 +337,14 @@ def test_a_damaged_safetensors_file_is_refused_in_one_line(content, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(bert.config_to_hf(ENCODER)))
     (tmp_path / "model.safetensors").write_bytes(content)
     assert "model.safetensors: not a whole safetensors file" in refusal(zoo.from_pretrained, tmp_path)
+
+
+def test_numbers_that_are_not_finite_are_refused_by_their_name(tmp_path):
+    params = random_params(ENCODER)
+    params["norm"]["bias"][3] = np.nan
+    zoo.save_pretrained(tmp_path / "a", zoo.create(ENCODER), params)
+    said = refusal(zoo.from_pretrained, tmp_path / "a")
+    assert "tensor bert.embeddings.LayerNorm.bias is nan at [3]" in said
 
 
 def test_numbers_that_are_no_weights_are_refused(tmp_path):

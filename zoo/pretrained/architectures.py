@@ -3,9 +3,10 @@
     BertForMaskedLM, ...ForPreTraining, ...Model     BERTConfig
     ...ForSequenceClassification                     ClassifierConfig over it: first position, a layer as wide
     ...ForTokenClassification                        TaggerConfig over it, softmax
+    ModernBertForMaskedLM, ModernBertModel           ModernBERTConfig
     GPT2LMHeadModel, GPT2Model                       GPTConfig
 
-A family is a module with config_from_hf, config_to_hf, places and recognised (bert.py, gpt2.py).
+A family is a module with config_from_hf, config_to_hf, places and recognised: bert, modernbert, gpt2.
 """
 
 import dataclasses
@@ -17,8 +18,9 @@ from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
+from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.tagger import TaggerConfig
-from zoo.pretrained import bert, gpt2
+from zoo.pretrained import bert, gpt2, modernbert
 from zoo.pretrained.settings import labels_in, setting
 
 
@@ -45,6 +47,8 @@ ARCHITECTURES = {
 }
 ARCHITECTURES |= {
     "BertForPreTraining": Architecture(bert, "bert", "words"),
+    "ModernBertForMaskedLM": Architecture(modernbert, "modernbert", "words"),
+    "ModernBertModel": Architecture(modernbert, "modernbert", "none"),
     "GPT2LMHeadModel": Architecture(gpt2, "gpt2", "words"),
     "GPT2Model": Architecture(gpt2, "gpt2", "none"),
 }
@@ -102,14 +106,15 @@ def exported(config) -> tuple[Architecture, str]:
     Raises ConfigError where there is none.
     """
     encoder = getattr(config, "encoder", config)
-    if isinstance(encoder, BERTConfig):
-        kind = bert.dialect_of(encoder)
-    elif isinstance(encoder, GPTConfig):
-        kind = "gpt2"
-    else:
-        raise ConfigError(
-            f"{type(encoder).__name__} has no class in Hugging Face's format; BERT and GPT have"
-        )
+    kinds = {
+        BERTConfig: bert.dialect_of,
+        ModernBERTConfig: lambda _: "modernbert",
+        GPTConfig: lambda _: "gpt2",
+    }
+    if type(encoder) not in kinds:
+        known = ", ".join(each.__name__ for each in kinds)
+        raise ConfigError(f"{type(encoder).__name__} has no class in Hugging Face's format; {known} have")
+    kind = kinds[type(encoder)](encoder)
     heads = {type(encoder): "words", ClassifierConfig: "classes", TaggerConfig: "tags"}
     name = CLASSES.get((kind, heads.get(type(config), "")))
     if name is None:

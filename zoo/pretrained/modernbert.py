@@ -17,12 +17,14 @@ Kernels are [out, in] there (torch's Linear) and [in, out] here. Numbers are cop
 precision becomes float32, float64 stays.
 """
 
-import jax
 import numpy as np
 
 from zoo.errors import CheckpointError
 from zoo.models.modernbert import ModernBERTConfig
-from zoo.pretrained.tensors import check_tensors, named_specs
+from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
+from zoo.pretrained.settings import setting
+
+PREFIX = "model."  # a bare ModernBertModel's names are without it
 
 # Name there: the letters of its sizes, and its place here. Several of ours make one of theirs, stacked.
 OUTER = {
@@ -42,72 +44,50 @@ BLOCK = {  # after "model.layers.0.", "model.layers.1.", ... there; one row of e
 WORDS, TIED = "model.embeddings.tok_embeddings.weight", "decoder.weight"
 
 
-def table(config: ModernBERTConfig) -> dict[str, tuple]:
-    """Every tensor's name to (row of our arrays, or ... for all; a part's shape; parts)."""
-    layers = range(config.num_layers)
+def places(config) -> dict[str, Place]:
+    """Every tensor's name to its place, of a ModernBERT or of a head over one."""
+    encoder, inside = getattr(config, "encoder", config), "encoder/" if hasattr(config, "encoder") else ""
+    layers = range(encoder.num_layers)
     named = {name: (..., *entry) for name, entry in OUTER.items()}
-    named |= {f"model.layers.{n}.{name}": (n, *entry) for n in layers for name, entry in BLOCK.items()}
+    named |= {f"{PREFIX}layers.{n}.{name}": (n, *entry) for n in layers for name, entry in BLOCK.items()}
     for n in layers:
-        is_last = n + 1 == config.num_layers
-        norm = "model.final_norm.weight" if is_last else f"model.layers.{n + 1}.attn_norm.weight"
+        is_last = n + 1 == encoder.num_layers
+        norm = f"{PREFIX}final_norm.weight" if is_last else f"{PREFIX}layers.{n + 1}.attn_norm.weight"
         named[norm] = (n, "D", ["blocks/norm2/scale"])
-    return {
-        name: (row, tuple(config.dims[letter] for letter in letters), paths)
-        for name, (row, letters, paths) in named.items()
-    }
+    found = {}
+    for name, (row, letters, paths) in named.items():
+        if inside and not name.startswith(PREFIX):  # the head for words is not under another head
+            continue
+        out, *into = (encoder.dims[letter] for letter in letters)
+        ours = tuple(inside + path for path in paths)
+        found[name] = Place(ours, row, (out * len(paths), *into), turned=ours[0].endswith("/w"))
+    return found
 
 
 # --- tensors --------------------------------------------------------------------------------------
 
 
-def from_hf(tensors: dict[str, np.ndarray], config: ModernBERTConfig) -> dict:
+def recognised(tensors: Tensors, config) -> Recognised:
+    """The tensors of a file under the names of `places`: a bare ModernBertModel's have no PREFIX, and some
+    files repeat the words' table."""
+    wanted = places(config)
+    found = {PREFIX + name if PREFIX + name in wanted else name: x for name, x in tensors.items()}
+    tied = found.pop(TIED, None)
+    untied = tied is not None and WORDS in found and not np.array_equal(tied, found[WORDS])
+    return Recognised(found, [], {"not tied to the words": [TIED] if untied else []})
+
+
+def from_hf(tensors: Tensors, config: ModernBERTConfig) -> dict:
     """The parameters that `tensors` hold: a nested dict of NumPy arrays, shaped as the model stores them.
 
     Raises CheckpointError, one line that lists the tensors that are missing, unexpected or of another shape.
     """
-    specs, treedef = named_specs(config)
-    tied = tensors.get(TIED)  # some files repeat the words' table
-    tensors = {name: x for name, x in tensors.items() if name != TIED}
-    untied = tied is not None and WORDS in tensors and not np.array_equal(tied, tensors[WORDS])
-    wanted = table(config)
-    check_tensors(
-        tensors,
-        {name: (shape[0] * len(paths), *shape[1:]) for name, (_, shape, paths) in wanted.items()},
-        what="ModernBERT",
-        remedy="take the config.json made with them",
-        not_tied_to_the_words=[TIED] if untied else [],
-    )
-
-    dtype = np.float64 if any(x.dtype == np.float64 for x in tensors.values()) else np.float32
-    arrays = {path: np.zeros(spec.shape, dtype) for path, spec in specs.items()}
-    for name, (row, _, paths) in wanted.items():
-        for path, part in zip(paths, np.split(tensors[name], len(paths)), strict=True):
-            room = specs[path].visible(arrays[path])[row]
-            room[...] = (part.T if is_kernel(path) else part).reshape(room.shape)
-    return jax.tree.unflatten(treedef, arrays.values())
+    return whole(recognised(tensors, config), places(config), config, what="ModernBERT")
 
 
 def to_hf(params, config: ModernBERTConfig) -> dict[str, np.ndarray]:
     """ModernBertForMaskedLM's tensors without the vocabulary's padding; the tied layer is not repeated."""
-    specs, treedef = named_specs(config)
-    arrays = {
-        path: spec.visible(np.asarray(leaf))
-        for (path, spec), leaf in zip(specs.items(), treedef.flatten_up_to(params), strict=True)
-    }
-
-    def part(path, row, shape):
-        array = arrays[path][row]
-        return array.reshape(shape[::-1]).T if is_kernel(path) else array.reshape(shape)
-
-    return {
-        name: np.concatenate([part(path, row, shape) for path in paths])
-        for name, (row, shape, paths) in table(config).items()
-    }
-
-
-def is_kernel(path: str) -> bool:
-    """Whether an array is multiplied with, and so turned."""
-    return path.endswith("/w")
+    return taken_apart(params, places(config), config)
 
 
 # --- config.json ----------------------------------------------------------------------------------
@@ -163,8 +143,8 @@ def config_from_hf(json: dict) -> ModernBERTConfig:
         raise CheckpointError(f"config.json: hidden_activation={activation!r} is none of {known}")
     base = ModernBERTConfig()
     return ModernBERTConfig(
-        **{ours: json.get(theirs, getattr(base, ours)) for ours, theirs in NAMES.items()},
-        reach=json.get("local_attention", 2 * base.reach) // 2,
+        **{ours: setting(json, theirs, getattr(base, ours)) for ours, theirs in NAMES.items()},
+        reach=setting(json, "local_attention", 2 * base.reach) // 2,
         dropout_rate=rate,
         activation=ACTIVATIONS[activation],
     )
@@ -202,7 +182,7 @@ def spacing(kinds: list[str]) -> int:
 
 def one_for_all(json: dict, names: tuple[str, ...], usual):
     """The value of settings that are one here. Raises CheckpointError where they differ."""
-    values = {name: json.get(name, usual) for name in names}
+    values = {name: setting(json, name, usual) for name in names}
     if len(set(values.values())) > 1:
         listed = ", ".join(f"{name}={value}" for name, value in values.items())
         raise CheckpointError(f"config.json: {listed}, but zoo's ModernBERT has one for all; make them equal")

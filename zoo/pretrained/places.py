@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from zoo.checkpoint import named_leaves, nested
+from zoo.pretrained.finite import check_finite
 from zoo.pretrained.tensors import check_tensors, named_specs
 from zoo.sharding import ParamSpec
 
@@ -49,7 +50,10 @@ def filled(
     dtype: np.dtype,
     put: Callable[[str, np.ndarray], Any],
 ) -> dict[str, Any]:
-    """{path: put(path, array)} of every array that `places` name, shaped as the model stores it."""
+    """{path: put(path, array)} of every array that `places` name, shaped as the model stores it.
+
+    Raises CheckpointError for a number that is not finite.
+    """
     parts: dict[str, list[tuple[str, int]]] = {}
     for name, place in places.items():
         for number, path in enumerate(place.paths):
@@ -58,10 +62,11 @@ def filled(
     for path, found in parts.items():
         array = np.zeros(specs[path].shape, dtype)
         for name, number in found:
-            room = specs[path].visible(array)[places[name].row]
-            room[...] = part_of(np.asarray(tensors[name]), places[name], number).reshape(room.shape)
+            room, tensor = specs[path].visible(array)[places[name].row], np.asarray(tensors[name])
+            check_finite({name: tensor})
+            room[...] = part_of(tensor, places[name], number).reshape(room.shape)
         arrays[path] = put(path, array)
-        del array, room
+        del array, room, tensor
     return arrays
 
 
