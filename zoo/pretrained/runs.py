@@ -1,5 +1,5 @@
-"""The parameters in a run's folder: those of its newest intact checkpoint, the best or the average of it where
-the run kept these."""
+"""The parameters in a run's folder: those of its newest intact checkpoint, the best or the average of it
+where the run kept these."""
 
 import dataclasses
 import os
