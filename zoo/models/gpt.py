@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from zoo.attention import Causal, Segments, attention
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
+from zoo.models.cache import by_layer, empty, remember, unpacked, written
 from zoo.models.pure import FlopsPerToken
 from zoo.models.transformer_config import REMAT, branch_std, check_transformer
 
@@ -172,7 +173,7 @@ class GPT(nn.Module):
             inputs.get("positions", place_BT), cfg.dtype
         )
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
-        cache = None if state is None else (state["k_NBSHK"], state["v_NBSHK"])
+        cache = None if state is None else by_layer(state)
         x_BTD, read = self.blocks(x_BTD, sees, place_BT, cache)
         if state is not None:
             state = remember(state, read, place_BT, inputs.get("lengths", T))
@@ -182,30 +183,10 @@ class GPT(nn.Module):
         """Features [..., D] to logits over the stored vocabulary."""
         return self.tokens.attend(x, self.config.vocab_size)
 
-    def initial_state(self, batch_size: int, length: int) -> dict:
-        """An empty cache: keys and values of every layer, and how many positions each row has read."""
-        cfg = self.config
-        shape = (cfg.num_layers, batch_size, length, cfg.num_heads, cfg.dims["K"])
-        return {
-            "k_NBSHK": jnp.zeros(shape, cfg.dtype),
-            "v_NBSHK": jnp.zeros(shape, cfg.dtype),
-            "length_B": jnp.zeros(batch_size, jnp.int32),
-        }
-
-
-def remember(state, read, place_BT, lengths_B) -> dict:
-    """The cache with the keys and values that all layers have just read, written at their places.
-
-    Padding at the end of a row is written too, and then overwritten: a row goes on after its length,
-    and nothing looks at a place that is still to come.
-    """
-    row_B1 = jnp.arange(place_BT.shape[0])[:, None]
-    k_NBTHK, v_NBTHK = read
-    return {
-        "k_NBSHK": state["k_NBSHK"].at[:, row_B1, place_BT].set(k_NBTHK),
-        "v_NBSHK": state["v_NBSHK"].at[:, row_B1, place_BT].set(v_NBTHK),
-        "length_B": state["length_B"] + lengths_B,
-    }
+    def initial_state(self, batch_size: int, length: int, cache_dtype: str | None = None) -> dict:
+        """An empty cache, of the activations' dtype unless another is asked for, and how many positions
+        each row has read."""
+        return empty(self.config.dims, batch_size, length, cache_dtype or self.config.dtype)
 
 
 class Block(nn.Module):
@@ -237,10 +218,8 @@ class Attention(nn.Module):
         v_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="value")(x_BTD)
         k_BSHK, v_BSHK, read = k_BTHK, v_BTHK, None
         if cache is not None:
-            row_B1 = jnp.arange(len(x_BTD))[:, None]
-            k_BSHK = cache[0].at[row_B1, place_BT].set(k_BTHK)
-            v_BSHK = cache[1].at[row_B1, place_BT].set(v_BTHK)
-            read = (k_BTHK, v_BTHK)
+            cache, read = written(cache, place_BT, k_BTHK, v_BTHK)
+            k_BSHK, v_BSHK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
         y_BTHK = attention(
             *(q_BTHK, k_BSHK, v_BSHK, sees),
             query_BT=place_BT,

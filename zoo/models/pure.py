@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo import sharding
+from zoo.errors import ConfigError
 
 INPUTS = (
     *("tokens", "positions", "segments", "lengths", "token_types"),
@@ -113,12 +114,21 @@ class Model:
         """What it promises: causal, bidirectional, recurrent, pair, table; tests/families.py has the list."""
         return self.module.traits
 
-    def initial_state(self, batch_size: int, length: int):
+    def initial_state(self, batch_size: int, length: int, cache_dtype: str | None = None):
         """What features() starts from to read a text piece by piece: room for `length` positions.
 
-        Its arrays are named by their letters, "h_BZ" or "k_NBSHK".
+        Its arrays are named by their letters, "h_BZ" or "k_NBSHK". `cache_dtype` is that of attention's keys
+        and values: float32, bfloat16 or int8 (zoo/models/cache.py); the activations' unless it is given.
+        Raises ConfigError where a model remembers none.
         """
-        return self.module.initial_state(batch_size, length)
+        if cache_dtype is None:
+            return self.module.initial_state(batch_size, length)
+        if self.traits & {"recurrent", "pair"}:
+            raise ConfigError(
+                f"cache_dtype={cache_dtype}: {type(self.config).__name__} remembers a state of fixed size, "
+                "no keys and values; leave it out"
+            )
+        return self.module.initial_state(batch_size, length, cache_dtype)
 
     def state_specs(self, batch_size: int, length: int):
         """The letters, shapes and dtypes of initial_state(), without any array."""
