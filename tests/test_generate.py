@@ -11,7 +11,8 @@ from families import jit, logits, parameters, tiny
 import zoo.models
 from zoo.errors import ConfigError, UserError
 from zoo.inference import generate as generation
-from zoo.inference.generate import GREEDY, Sampling, draw, generate
+from zoo.inference.generate import generate
+from zoo.inference.sampling import GREEDY, Sampling, draw, seen_in, settings_of
 from zoo.models.gpt import GPTConfig
 
 CONTEXT = 32
@@ -33,7 +34,7 @@ PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3], [8]]
 def quickly_compiled():
     """The program itself, compiled for a quick build."""
     plain = generation._continue
-    generation._continue = jit(plain.__wrapped__, static_argnums=(0, 1))
+    generation._continue = jit(plain.__wrapped__, static_argnums=(0, 1, 2))
     yield
     generation._continue = plain
 
@@ -219,8 +220,8 @@ def test_equal_prompts_are_continued_differently():
 
 
 def test_equal_logits_and_a_top_k_leave_exactly_k_tokens():
-    pick = jit(jax.vmap(draw, (None, 0, None, None, None)))
-    drawn = pick(jnp.zeros(8), jax.random.split(jax.random.key(0), 500), 1.0, 3, 1.0)
+    keys_B, settings = jax.random.split(jax.random.key(0), 500), settings_of(Sampling(top_k=3), 8)
+    drawn = jit(draw)(jnp.zeros((500, 8)), seen_in([[]] * 500, 8), keys_B, settings)
     assert len(set(np.asarray(drawn).tolist())) == 3
 
 

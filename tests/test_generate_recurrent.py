@@ -10,7 +10,8 @@ from families import assert_close, jit, logits, parameters, step, tiny
 import zoo.models
 from zoo.errors import UserError
 from zoo.inference import generate as generation
-from zoo.inference.generate import Sampling, generate
+from zoo.inference.generate import generate
+from zoo.inference.sampling import Sampling
 from zoo.models.rnn import CELLS, RNNConfig
 
 PROMPTS = [[3, 1, 4], [1, 5, 9, 2, 6, 5, 3] * 4, [8]]
@@ -22,7 +23,7 @@ each_cell = pytest.mark.parametrize("cell", CELLS)
 def quickly_compiled():
     """The program itself, compiled for a quick build."""
     plain = generation._continue
-    generation._continue = jit(plain.__wrapped__, static_argnums=(0, 1))
+    generation._continue = jit(plain.__wrapped__, static_argnums=(0, 1, 2))
     yield
     generation._continue = plain
 

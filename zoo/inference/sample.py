@@ -4,7 +4,9 @@ import sys
 from pathlib import Path
 
 from zoo.errors import UserError, storage_errors
-from zoo.inference.generate import Sampling, continuation, generate
+from zoo.inference.generate import generate
+from zoo.inference.sampling import Sampling
+from zoo.inference.stop import continuation
 
 SAMPLING = Sampling(temperature=0.8, top_k=200)  # nanoGPT's sample.py
 
