@@ -245,7 +245,7 @@ class Clock:
     ends: tuple[float, ...]
     config = None
 
-    def initial_state(self, batch_size, length):
+    def initial_state(self, batch_size, length, cache_dtype):
         return {"place_B": jnp.zeros(batch_size, jnp.int32)}
 
     def features(self, params, inputs, *, state):

@@ -83,13 +83,22 @@ class Search(NamedTuple):
 
 
 def beam_search(
-    model, params, inputs, *, max_new_tokens: int, end, beam: Beam = Beam(), count: int = 1
+    model,
+    params,
+    inputs,
+    *,
+    max_new_tokens: int,
+    end,
+    beam: Beam = Beam(),
+    count: int = 1,
+    cache_dtype: str | None = None,
 ) -> Found:
     """The `count` best continuations of inputs["tokens"] [B, T], up to `max_new_tokens` words each.
 
     `inputs` are the model's own: "lengths" [B] of ragged prompts, and of a pair "source" and
     "source_lengths", beside the beginning of its target. `end` is the token that ends a text; None: all
-    texts are as long as can be. Scores are log-probabilities in nats over the beam's divisor.
+    texts are as long as can be. Scores are log-probabilities in nats over the divisor. `cache_dtype` is
+    that of attention's keys and values.
     Raises UserError where a prompt leaves no room in the model's context.
     """
     T, context = inputs["tokens"].shape[1], getattr(model.config, "max_length", None)
@@ -103,14 +112,17 @@ def beam_search(
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens={max_new_tokens} must be at least 1")
     ends = end is not None
-    return _search(model, beam, count, max_new_tokens, ends, params, inputs, end if ends else 0)
+    how = (model, beam, count, max_new_tokens, ends)
+    return _search(*how, params, inputs, end if ends else 0, cache_dtype=cache_dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _search(model, beam: Beam, count: int, max_new_tokens: int, ends: bool, params, inputs, end) -> Found:
+@functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4), static_argnames="cache_dtype")
+def _search(
+    model, beam: Beam, count: int, max_new_tokens: int, ends: bool, params, inputs, end, *, cache_dtype=None
+) -> Found:
     B, T = inputs["tokens"].shape
     K, steps = beam.size, max_new_tokens + ends  # a text that is full still ends
-    state = model.initial_state(B, T + steps)
+    state = model.initial_state(B, T + steps, cache_dtype)
     x_BTD, state = model.features(params, inputs, state=state)
     last_B = inputs["lengths"] - 1 if "lengths" in inputs else jnp.full(B, T - 1)
     x_BD = jnp.take_along_axis(x_BTD, last_B[:, None, None], axis=1)[:, 0]
