@@ -12,7 +12,11 @@ from zoo.__main__ import main
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder of a tiny finished run."""
-    folder = tmp_path_factory.mktemp("main")
+    return trained(tmp_path_factory.mktemp("main"))
+
+
+def trained(folder):
+    """A tiny run in a folder of its own."""
     (folder / "text.txt").write_text("".join(f"line {i} of the text.\n" for i in range(400)))
     argv = [
         "gpt_stdlib",

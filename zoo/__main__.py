@@ -19,7 +19,7 @@ import os
 import sys
 import traceback
 
-from zoo.errors import INTERNAL, ConfigError, UserError
+from zoo.errors import INTERNAL, INTERRUPTED, ConfigError, UserError
 
 MODEL = "a run's folder, a Hugging Face one, or hf:ID"
 
@@ -43,14 +43,25 @@ def main(argv: list[str]) -> int:
         "generate", help="continue a text; of a model of pairs, what it makes of a source"
     )
     verb.add_argument("model", help=MODEL)
-    verb.add_argument("prompt")
-    verb.add_argument("--tokens", type=int, default=200, help="how many to write at most (200)")
-    verb.add_argument("--temperature", type=float, default=0.8, help="0 takes the likeliest token (0.8)")
-    verb.add_argument("--top-k", type=int, default=200, help="draw among the k likeliest; 0: all (200)")
-    verb.add_argument(
-        "--top-p", type=float, default=1.0, help="draw among the likeliest that hold this share (1)"
-    )
-    verb.add_argument("--seed", type=int, default=0)
+    verb.add_argument("prompt", help="-: each line of standard input is one")
+    for name, kind, words in (
+        ("tokens", int, "how many to write at most (200)"),
+        ("count", int, "continuations of each prompt, by seeds that count on from --seed (1)"),
+        ("seed", int, "the same seed and prompt give the same text (0)"),
+        ("temperature", float, "0 takes the likeliest token (0.8)"),
+        ("top-k", int, "draw among the k likeliest; 0: all (200)"),
+        ("top-p", float, "draw among the likeliest that hold this share (1)"),
+        ("min-p", float, "draw among those at least this share as likely as the likeliest (0)"),
+        ("repetition-penalty", float, "divides the logits of tokens in the prompt or the text so far (1)"),
+        ("presence-penalty", float, "taken off the logits of tokens in the text so far (0)"),
+        ("frequency-penalty", float, "the same for each time that the text has them (0)"),
+        ("beam", int, "search with this many texts instead of drawing"),
+        ("cache", str, "dtype of attention's keys and values: float32, bfloat16 or int8 (the model's)"),
+        ("draft", str, "a small model that drafts, for speed; the texts are the large one's"),
+    ):
+        verb.add_argument(f"--{name}", type=kind, help=words, default=200 if name == "tokens" else None)
+    verb.add_argument("--stop", action="append", default=[], help="end before this string; may be repeated")
+    verb.add_argument("--logprobs", action="store_true", help="tokens and log-probabilities in the last line")
     verb.add_argument("--stream", action="store_true", help="print the text as it is written")
     verb.set_defaults(run="generate.write")
 
@@ -100,6 +111,9 @@ def main(argv: list[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
     except BrokenPipeError:  # the reader, as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

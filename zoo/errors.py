@@ -46,6 +46,7 @@ class StorageError(UserError):
 
 
 INTERNAL, PREEMPTED = 70, 75  # a defect of ours; stopped by a signal with a checkpoint saved
+INTERRUPTED = 130  # by Ctrl-C, as shells count it
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
