@@ -83,7 +83,7 @@ def test_generate_goes_on_beyond_the_context(capsys, run):
         (2, ["generat"], "invalid choice"),
         (2, ["show", "gpt3"], "did you mean"),
         (2, ["list", "zzz"], "nothing is called"),
-        (4, ["generate", "nowhere", "x"], "not a run's folder"),
+        (4, ["generate", "nowhere", "x"], "no such folder"),
     ],
 )
 def test_mistakes_are_one_line(capsys, code, argv, said):
