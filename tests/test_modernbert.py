@@ -11,8 +11,10 @@ from families import jit, parameters
 from goldens import modernbert as goldens
 
 import zoo
+from zoo.checkpoint import named_leaves
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.classifier import ClassifierConfig
+from zoo.models.depth import depths
 from zoo.models.modernbert import SIZES, ModernBERTConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained.modernbert import config_from_hf, config_to_hf, from_hf, places, to_hf
@@ -196,6 +198,13 @@ def test_heads_read_its_features_without_the_head_for_masked_words(config):
     inputs = {"tokens": np.ones((2, 5), int), "lengths": np.array([5, 2])}
     x, _ = jit(model.features)(parameters(model), inputs)
     assert np.isfinite(x).all()
+
+
+def test_fine_tuning_counts_its_layers_from_the_embedding_up():
+    found = named_leaves(depths(zoo.create(TINY)))
+    assert found["tokens/table"] == found["norm/scale"] == 0
+    assert found["blocks/norm2/scale"].ravel().tolist() == [1, 2]
+    assert found["transform/w"] == found["bias"] == 3
 
 
 def test_an_empty_row_is_finite_in_value_and_gradient():

@@ -149,6 +149,7 @@ class ModernBERT(nn.Module):
 
     traits = frozenset({"bidirectional"})
     output = "V"
+    bottom = ("tokens", "norm")
     config: ModernBERTConfig
 
     def setup(self):

@@ -1,4 +1,4 @@
-"""BERT's recipes: a small one on Python's own text, and the paper's two.
+"""BERT's recipes: small ones of BERT and ModernBERT on Python's own text, and the paper's two.
 
 The paper trains nine tenths of the steps in rows of 128 tokens, the rest in rows of 512. That is two runs:
 the first ends where the straight line of the rate is at 900,000 of 1,000,000 steps, at 0.101 of the peak, and
@@ -13,6 +13,7 @@ import dataclasses
 
 from zoo.data import MaskedConfig
 from zoo.models.bert import SIZES, BERTConfig
+from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.pretraining import PretrainingConfig
 from zoo.optim import AdamW, Muon
 from zoo.recipes.recipe import Recipe
@@ -36,6 +37,23 @@ _STDLIB = Recipe(
     schedule=Linear(warmup_steps=30, final_fraction=0.05),
     steps=800,
     save_every=400,
+)
+
+# The same with ModernBERT's layers, three of them windows of 16 on either side, and 30 % of the tokens masked
+# (Warner et al. 2024, section 2.2.1).
+_MODERN_STDLIB = dataclasses.replace(
+    _STDLIB,
+    model=ModernBERTConfig(
+        vocab_size=0,
+        max_length=128,
+        num_layers=5,
+        num_heads=4,
+        d_model=128,
+        d_ff=192,
+        reach=16,
+        layer_unroll=0,
+    ),
+    data=dataclasses.replace(_STDLIB.data, mask_rate=0.3),
 )
 
 # Devlin et al. 2018, appendix A.2: 256 rows of 512 tokens, 1,000,000 steps, Adam with rate 1e-4, decay 0.01
@@ -65,6 +83,7 @@ _BASE = Recipe(
 
 RECIPES = {
     "bert_stdlib": _STDLIB,
+    "modernbert_stdlib": _MODERN_STDLIB,
     "bert_base": _BASE,
     "bert_large": dataclasses.replace(
         _BASE,
