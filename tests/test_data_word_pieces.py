@@ -272,3 +272,23 @@ def test_predicted_tags_are_spans_of_the_text():
     assert spans_of(record, ["noun", *["O"] * 5], ["noun", "verb", "O"]) == [
         span(0, 4, "noun") | {"text": "Anna"}
     ]
+
+
+# What cannot be read.
+
+
+def test_a_text_of_which_no_piece_is_left_is_refused_with_its_place(vocabulary):
+    parts = {
+        "train": (Record({"text": "a", "label": "x"}, "1"), Record({"text": "b", "label": "y"}, "2")),
+        "valid": (Record({"text": "\u200b", "label": "x"}, "dev.tsv:7"),),
+    }
+    with pytest.raises(DataError, match="dev.tsv:7: the text .* is empty"):
+        make("classify", parts, vocabulary)
+
+
+def test_a_text_of_100_000_characters_is_cut_to_a_row(vocabulary):
+    long = Record({"text": "inside " * 14_300, "label": "x"}, "1")
+    parts = {"train": (long, Record({"text": "b", "label": "y"}, "2")), "valid": (long,)}
+    dataset = make("classify", parts, vocabulary, max_length=64)
+    assert len(row(dataset)["tokens"]) == 64 and pieces(dataset)[-1] == "[SEP]"
+    assert "1 of valid too long and cut" in dataset.describe()

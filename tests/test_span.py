@@ -15,6 +15,7 @@ import train
 import zoo
 from zoo.__main__ import main
 from zoo.errors import ConfigError
+from zoo.inference.predict import predict
 from zoo.models.bert import BERTConfig
 from zoo.models.span import SpanConfig
 from zoo.tasks import Span
@@ -148,3 +149,7 @@ def test_what_predict_answers_scores_what_eval_says(run, capsys):
         for other in answer["nbest"]:
             assert each["context"][other["start"] : other["end"]].strip() == other["answer"]
         assert answer["score"] in [other["score"] for other in answer["nbest"]]
+    (alone,) = predict(
+        run / "runs" / "run", [{name: asked[0][name] for name in ("question", "context")} | {"id": 5}]
+    )
+    assert alone["id"] == "5" and alone["answer"] == said[0]["answer"]

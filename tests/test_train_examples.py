@@ -2,6 +2,7 @@
 
 import functools
 import gzip
+import io
 import json
 import shutil
 
@@ -301,3 +302,47 @@ def test_a_bad_example_stops_training_with_its_place(examples, tmp_path, capsys,
     write(tmp_path / name.split("/")[1], [line])
     error = refusal(capsys, 3, command(recipe, tmp_path))
     assert said in error and name.split("/")[1] in error
+
+
+def type_in(monkeypatch, text):
+    """What standard input holds."""
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+
+
+@pytest.mark.parametrize(
+    "typed", ["a good one\nbad\n", '\n{"text": "a good one"}\n{"text": "bad"}\n'], ids=["lines", "json"]
+)
+def test_predict_reads_standard_input(run, capsys, monkeypatch, typed):
+    type_in(monkeypatch, typed)
+    lines, found = verb(capsys, "predict", run("classify"), "-")
+    assert list(map(json.loads, lines)) == predict(run("classify"), [{"text": "a good one"}, {"text": "bad"}])
+    assert (found["file"], found["examples"]) == ("-", 2)
+
+
+@pytest.mark.parametrize(
+    "typed, said",
+    [
+        ("", "-: has no example"),
+        ('{"text": "a"}\n{"text": ""}\n', "standard input:2: the text is empty"),
+        ('{"text": "a"}\n{"txt": "b"}\n', 'standard input:2: no "text" among its keys'),
+    ],
+)
+def test_what_is_wrong_in_standard_input_is_one_line_with_its_place(run, capsys, monkeypatch, typed, said):
+    type_in(monkeypatch, typed)
+    code, message = refused(capsys, "predict", run("classify"), "-")
+    assert code == 3 and said in message and message.count("\n") == 1
+
+
+def test_columns_name_the_fields_of_a_file_that_calls_them_otherwise(examples, run, capsys, tmp_path):
+    rows = gzip.decompress((examples / "classify" / "test.tsv.gz").read_bytes()).decode()
+    path = tmp_path / "other.tsv"
+    path.write_text(rows.replace("sentence\tlabel", "said\tstars"))
+    named = ["--columns", "text=said", "label=stars"]
+    _, want = verb(capsys, "eval", run("classify"), examples / "classify" / "test.tsv.gz")
+    _, found = verb(capsys, "eval", run("classify"), path, *named)
+    assert found["accuracy"] == want["accuracy"] and found["eval_loss"] == want["eval_loss"]
+    lines, _ = verb(capsys, "predict", run("classify"), path, *named)
+    assert len(lines) == 9
+    assert "no text among" in refused(capsys, "predict", run("classify"), path)[1]
+    wrong = ["--columns", "text=sad", "label=stars"]
+    assert "columns text=sad is none of" in refused(capsys, "eval", run("classify"), path, *wrong)[1]

@@ -5,7 +5,7 @@ show NAME                   a size, a recipe or a model's folder: settings, para
 generate MODEL PROMPT       continue a text
 score MODEL FILE            the log-probability of each line of a file
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
-predict MODEL FILE          labels, tags or targets of a file's texts
+predict MODEL FILE          labels, tags, targets or answers of a file's texts; of lines from -
 export MODEL FOLDER         write a model as Hugging Face publishes one
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 
@@ -22,6 +22,8 @@ import traceback
 from zoo.errors import INTERNAL, INTERRUPTED, ConfigError, UserError
 
 MODEL = "a run's folder, a Hugging Face one, or hf:ID"
+
+COLUMNS = "where fields stand that go by other names than in the run's data: text=review label=stars"
 
 
 def main(argv: list[str]) -> int:
@@ -81,11 +83,17 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--part", default="", help="train, valid or test (valid)")
     verb.add_argument("--data", default="", help="other data with the same training part")
     verb.add_argument("--batch-size", type=int, default=0, help="rows, or parallel streams (the run's)")
+    verb.add_argument("--columns", nargs="+", default=[], help=COLUMNS)
     verb.set_defaults(run="evaluate.report")
 
-    verb = verbs.add_parser("predict", help="labels, tags or targets of a file's texts")
+    verb = verbs.add_parser("predict", help="labels, tags, targets or answers of a file's texts")
     verb.add_argument("model", help=MODEL)
-    verb.add_argument("file", help="a text on each line, .tsv, .csv, .jsonl or .conll, each also .gz")
+    verb.add_argument(
+        "file",
+        help="a text on each line, .tsv, .csv, .jsonl, .conll or SQuAD's .json, each also .gz; - reads lines "
+        "or JSON objects from standard input",
+    )
+    verb.add_argument("--columns", nargs="+", default=[], help=COLUMNS)
     verb.set_defaults(run="predict.predict")
 
     verb = verbs.add_parser("export", help="write a model as Hugging Face publishes one")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
@@ -28,18 +29,21 @@ def evaluate(
     part: str = "valid",
     path: str = "",
     batch_size: int = 0,
+    columns: Sequence[str] = (),
 ) -> dict[str, float]:
     """The task's metrics of a run on a labelled `file` (for language models, a text), or without one on all
     of `part` ("train", "valid" or "test") of its data, or of the same part of the data in `path`.
 
     `batch_size` replaces the run's; of parallel streams it is their number, and 1 reads the text as one.
+    `columns` replace the run's too, for a file whose columns have other names: text=review label=stars.
     Raises DataError where a file has a label that the run does not know, or where the data makes another
     vocabulary than the run has, or lacks the part.
     """
     recipe = recipe_of(folder)
     if not 0 <= batch_size <= MOST_ROWS:
         raise ConfigError(f"batch_size={batch_size} must be 1 to {MOST_ROWS:,}; 0 takes the run's")
-    cfg = dataclasses.replace(recipe.data, batch_size=batch_size or recipe.data.batch_size)
+    cfg = with_columns(recipe.data, columns)
+    cfg = dataclasses.replace(cfg, batch_size=batch_size or cfg.batch_size)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if file:
         model, params, tokenizer = from_pretrained(folder, mesh)
@@ -56,6 +60,15 @@ def evaluate(
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)
     with jax.set_mesh(mesh):
         return Evaluation(parts, dataset, mesh)(params)
+
+
+def with_columns(cfg, columns: Sequence[str]):
+    """A run's data with other columns; ConfigError where it has none."""
+    if not columns:
+        return cfg
+    if not isinstance(cfg, data.ExamplesConfig):
+        raise ConfigError(f"columns {columns[0]}: only labelled examples have columns, this run reads texts")
+    return dataclasses.replace(cfg, columns=tuple(columns))
 
 
 def check_names(dataset, folder: Path) -> None:

@@ -58,6 +58,8 @@ def record_of(example: Mapping, kind: str, where: str) -> Record:
     shape = "{" + ", ".join(f"{name!r}: {cls.__name__}" for name, cls in known.items()) + "}"
     if not isinstance(example, Mapping):
         raise DataError(f"{where}: a {type(example).__name__}, not a dict; give {shape}")
+    called = {"id": str(example["id"])} if kind == "span" and "id" in example else {}
+    example = {name: value for name, value in example.items() if name not in called}
     for name, value in example.items():
         if name not in known:
             raise DataError(f"{where}: {name!r} is no input of kind={kind}; give {shape}")
@@ -69,7 +71,7 @@ def record_of(example: Mapping, kind: str, where: str) -> Record:
     missing = [name for name in known if name not in example and name not in OPTIONAL]
     if missing:
         raise DataError(f"{where}: has no {missing[0]}; give {shape}")
-    return make_record({n: tuple(x) if known[n] is list else x for n, x in example.items()}, where)
+    return make_record({n: tuple(x) if known[n] is list else x for n, x in example.items()}, where, **called)
 
 
 def is_unicode(text: str) -> bool:
