@@ -6,12 +6,13 @@ import random
 import numpy as np
 import pytest
 
-from zoo.data import MaskedConfig, load, load_file
+from zoo.data import MaskedConfig, load, load_file, load_tokenizer
 from zoo.data.files import Document
 from zoo.data.masked.chunks import make_chunks
 from zoo.data.masked.rows import MaskedRows
 from zoo.data.masked.sentences import Sentences, encode_sentences, split
 from zoo.data.order import Order, draw
+from zoo.data.tokenizers.bpe import BPETokenizer, byte_symbols
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, DataError
 
@@ -250,7 +251,8 @@ def test_a_file_is_evaluated_in_the_runs_vocabulary(cfg, tmp_path):
     dataset = load(cfg, seed=0)
     dataset.save(tmp_path / "run")
     (tmp_path / "new.txt").write_text("w1 w2 w37 w4\nw5 w6")
-    found = load_file(cfg, tmp_path / "new.txt", tmp_path / "run").eval_batch(0, range(8))
+    tokenizer = load_tokenizer(tmp_path / "run" / "tokenizer")
+    found = load_file(cfg, tmp_path / "new.txt", tokenizer, {}).eval_batch(0, range(8))
     read = original(found)[0]
     assert dataset.tokenizer.decode(read[read > MASK]) == "w1 w2 w37 w4 w5 w6"
     assert not found["weights"][1:].any() and not found["segments"][1:].any()
@@ -436,6 +438,29 @@ def test_a_vocabulary_without_a_mask_is_one_line(cfg, tmp_path):
     with pytest.raises(ConfigError, match=r"has no token for the mask; give one with") as caught:
         load(dataclasses.replace(cfg, vocab_path=str(tmp_path)), seed=0)
     assert "\n" not in str(caught.value)
+
+
+def bpe(*marks):
+    pieces = [*marks, *byte_symbols(), "an", "\u0120an"]
+    return BPETokenizer({piece: i for i, piece in enumerate(pieces)}, (("a", "n"), ("\u0120", "an")))
+
+
+def test_words_of_byte_pairs_begin_with_a_blank():
+    tokenizer = bpe("<s>", "<pad>", "</s>", "<unk>", "<mask>")
+    ids = tokenizer.encode("ana b\nan")
+    assert tokenizer.goes_on_V[ids].tolist() == [True, True, False, True, False, True]
+    assert not tokenizer.goes_on_V[list(tokenizer.special_ids)].any()
+
+
+def test_a_text_in_robertas_pieces_is_masked_and_gpt2s_are_refused(cfg, tmp_path):
+    bpe("<s>", "<pad>", "</s>", "<unk>", "<mask>").save(tmp_path / "roberta")
+    bpe("<|endoftext|>").save(tmp_path / "gpt2")
+    cfg = dataclasses.replace(cfg, tokenizer="bpe", vocab_path=str(tmp_path / "roberta"), words="whole")
+    dataset = load(cfg, seed=0)
+    found = dataset.batch(0, range(8))
+    assert (found["tokens"][:, 0] == 0).all() and 4 in found["tokens"] and found["weights"].sum() > 10
+    with pytest.raises(ConfigError, match="has no token for the mask and the padding"):
+        load(dataclasses.replace(cfg, vocab_path=str(tmp_path / "gpt2")), seed=0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ list [PATTERN]              published sizes and recipes
 show NAME                   a size, a recipe or a model's folder: settings, parameters, FLOPs
 generate MODEL PROMPT       continue a text
 score MODEL FILE            the log-probability of each line of a file
+fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
 predict MODEL FILE          labels, tags, targets or answers of a file's texts; of lines from -
 export MODEL FOLDER         write a model as Hugging Face publishes one
@@ -71,6 +72,12 @@ def main(argv: list[str]) -> int:
     verb.add_argument("model", help=MODEL)
     verb.add_argument("file", help="a text file, each line a text; also .gz")
     verb.set_defaults(run="score.score")
+
+    verb = verbs.add_parser("fill", help="the likeliest words for each [MASK] in a text")
+    verb.add_argument("model", help=MODEL)
+    verb.add_argument("text", help='such as "the [MASK] sat on the mat"')
+    verb.add_argument("--count", type=int, default=5, help="how many words for each (5)")
+    verb.set_defaults(run="fill.show")
 
     verb = verbs.add_parser("eval", help="a run's metrics on its validation or test data")
     verb.add_argument("model", help=MODEL)

@@ -42,7 +42,12 @@ def kind_of(folder: str | os.PathLike) -> str:
     recipe = recipe_of(folder)
     if isinstance(recipe.data, ExamplesConfig):
         return recipe.data.kind
-    verbs = "generate and score do" if recipe.data.kind == "text" else "words does"
+    uses = {
+        "text": "generate and score do",
+        "masked": "fill and score do",
+        "masked_pairs": "fill and score do",
+    }
+    verbs = uses.get(recipe.data.kind, "words does")
     task = type(recipe.task).__name__
     raise ConfigError(f"{folder}: its task, {task}, predicts nothing of a text; `python -m zoo` {verbs}")
 

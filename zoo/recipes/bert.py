@@ -32,7 +32,7 @@ _STDLIB = Recipe(
         layer_unroll=0,
     ),
     task=MaskedLM(),
-    data=MaskedConfig(vocab_size=4096, length=128, batch_size=32, valid_fraction=0.05),
+    data=MaskedConfig(vocab_size=4096, length=128, batch_size=16, valid_fraction=0.05),
     optimizer=Muon(learning_rate=6e-3, adam_learning_rate=6e-3),
     schedule=Linear(warmup_steps=30, final_fraction=0.05),
     steps=800,

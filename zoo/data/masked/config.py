@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 from zoo.data.tokenizers import check_settings
 from zoo.errors import ConfigError, nearest
 
-TOKENIZERS = ("wordpiece", "bpe")  # whose vocabularies can have a token for a masked one
+TOKENIZERS = ("wordpiece", "bpe")  # whose vocabularies can have a token that stands for a masked one
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class MaskedConfig:
     .gz, or a folder of them, with its own train and valid parts or without; empty: Python's library."""
 
     tokenizer: str = "wordpiece"
-    """wordpiece (trained on the text, or BERT's vocab.txt), bpe (RoBERTa's files)."""
+    """wordpiece (trained on the text, or BERT's vocab.txt), bpe (the files of RoBERTa or ModernBERT)."""
 
     vocab_path: str = ""
     """The folder of a vocabulary to use untrained."""
@@ -74,8 +74,7 @@ class MaskedConfig:
                 raise ConfigError(f"{field}={value!r} is none of {', '.join(known)}{nearest(value, known)}")
         if self.tokenizer not in TOKENIZERS:
             raise ConfigError(
-                f"tokenizer={self.tokenizer!r} has no token for a masked one; {' and '.join(TOKENIZERS)} can "
-                f"have{nearest(self.tokenizer, TOKENIZERS)}"
+                f"tokenizer={self.tokenizer!r} has no token for a masked one; set it to wordpiece or bpe"
             )
         for field, least in {"length": 8, "batch_size": 1, "vocab_size": 0, "duplicates": 1}.items():
             if getattr(self, field) < least:

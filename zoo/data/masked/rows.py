@@ -126,7 +126,7 @@ def laying(shape: tuple[int, int], rows: np.ndarray, columns: np.ndarray) -> Cal
 
 
 def places_of(is_picked_BT: np.ndarray, P: int) -> tuple[np.ndarray, np.ndarray]:
-    """The columns that are true, int32 [B, P], in order, and 1 for each of them; the rest is 0 twice."""
+    """The columns that are true, int32 [B, P], in order, and weights of 1; behind the last both are 0."""
     row, column = np.nonzero(is_picked_BT)
     counts_B = is_picked_BT.sum(axis=1)
     lay = laying((len(is_picked_BT), P), row, count_up(counts_B))

@@ -32,6 +32,7 @@ MARKS = (  # what begins a text, ends it, and stands for a word to be found: BER
     ("<s>", "</s>", "<mask>"),
     ("<|endoftext|>", "<|endoftext|>", ""),
 )
+BLANKS = tuple(chr(0x100 + byte) for byte in b" \t\r\n")  # as byte_symbols writes them
 SILENT = frozenset("[CLS] [SEP] [MASK] [PAD] [UNK] <s> </s> <mask> <pad> <unk> <|endoftext|>".split())
 
 
@@ -83,6 +84,14 @@ class BPETokenizer:
         """The pieces that no text spells: marks that no merge makes."""
         made = {left + right for left, right in self.merges}
         return tuple(sorted(self.vocab[piece] for piece in (SILENT & self.vocab.keys()) - made))
+
+    @property
+    def goes_on_V(self) -> np.ndarray:
+        """Which pieces go on with the word of the piece before: those that no white space begins."""
+        goes_on_V = np.zeros(self.vocab_size, bool)
+        goes_on_V[[i for piece, i in self.vocab.items() if not piece.startswith(BLANKS)]] = True
+        goes_on_V[list(self.special_ids)] = False
+        return goes_on_V
 
     @cached_property
     def digest(self) -> str:
