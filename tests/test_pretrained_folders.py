@@ -4,6 +4,7 @@ back byte for byte. The folders are written here, with safetensors and by hand."
 import dataclasses
 import hashlib
 import json
+import shutil
 import socket
 import struct
 import sys
@@ -16,20 +17,27 @@ import pytest
 from families import jit
 from safetensors.numpy import save_file
 
+import train
 import zoo
 from zoo import sharding
 from zoo.__main__ import main as command
 from zoo.checkpoint import named_leaves
+from zoo.data import ExamplesConfig
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import CheckpointError, ConfigError, DataError, StorageError
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
+from zoo.models.pretraining import PretrainingConfig
 from zoo.models.rnn import RNNConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, hub, stored
+from zoo.pretrained.start import completed, load_start
 from zoo.pretrained.stored import open_tensors
+from zoo.recipes import Recipe
+from zoo.schedules import Constant
+from zoo.tasks import Classify
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] a film good ##s bad , .".split()
 TOKENIZER = WordPieceTokenizer(tuple(PIECES))
@@ -125,6 +133,21 @@ def test_what_is_saved_and_loaded_is_saved_again_byte_for_byte(name, max_shard_s
     zoo.save_pretrained(tmp_path / "b", model, loaded, tokenizer, **again)
     assert digests(tmp_path / "a") == digests(tmp_path / "b")
     assert (len(list((tmp_path / "a").glob("*.safetensors"))) > 1) == (max_shard_size == 3000)
+
+
+def test_a_model_of_both_heads_is_written_as_one_for_pretraining(tmp_path, capsys):
+    """Both heads start a run of the same model; read by itself, the folder is a BERT."""
+    config = PretrainingConfig(ENCODER)
+    params = random_params(config)
+    zoo.save_pretrained(tmp_path / "a", zoo.create(config), params, TOKENIZER)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    assert equal(load_start(tmp_path / "a", zoo.create(config), {}, mesh, TOKENIZER), params)
+    assert capsys.readouterr().err == ""
+    model, loaded, _ = zoo.from_pretrained(tmp_path / "a")
+    assert model.config == ENCODER and equal(loaded, params["encoder"])
+    assert (
+        "not read: bert.pooler.dense.bias, bert.pooler.dense.weight, cls.seq_rel" in capsys.readouterr().err
+    )
 
 
 def test_no_shard_is_larger_than_asked_for_but_one_of_a_single_tensor(tmp_path):
@@ -567,7 +590,7 @@ def test_what_a_published_model_cannot_do_is_one_line(tmp_path, capsys):
     written(tmp_path / "mute", CONFIGS["gpt2"], tokenizer=None)
     (tmp_path / "texts.txt").write_text("a film\n")
     for verb, folder, said in (
-        ("predict", "words", "its model has no head for a task; fine-tune it: train.py RECIPE --init"),
+        ("predict", "words", "MaskedLM, predicts nothing of a text"),
         ("score", "words", "does not read from left to right"),
         ("score", "mute", "holds no tokenizer, so that it reads no text"),
         ("eval", "mute", "holds no tokenizer"),
@@ -575,3 +598,140 @@ def test_what_a_published_model_cannot_do_is_one_line(tmp_path, capsys):
         assert command([verb, str(tmp_path / folder), str(tmp_path / "texts.txt")]) > 0
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("error: ") and said in error
+
+
+# --- a training run -------------------------------------------------------------------------------
+
+EXAMPLES = ExamplesConfig(kind="classify", tokenizer="wordpiece", vocab_size=500, wrap="both", max_length=12)
+NAMED = Recipe(
+    model=ClassifierConfig(
+        BERTConfig(vocab_size=0, num_layers=2, num_heads=2, d_model=16, dropout_rate=0.3, dtype="bfloat16"),
+        num_classes=0,
+        pooling="first",
+        d_hidden=16,
+    ),
+    task=Classify(),
+    data=EXAMPLES,
+)
+
+
+def started(folder, *, named=NAMED, encoder=(), model=(), **changes):
+    """A recipe with what was set by hand, completed from a folder."""
+    inner = dataclasses.replace(named.model.encoder, **dict(encoder))
+    head = dataclasses.replace(named.model, encoder=inner, **dict(model))
+    recipe = dataclasses.replace(named, model=head, init=str(folder), **changes)
+    return completed(recipe, named)
+
+
+def test_a_run_takes_sizes_and_vocabulary_from_the_folder_it_starts_from(tmp_path):
+    written(tmp_path / "a")
+    recipe = started(tmp_path / "a")
+    assert recipe.model.encoder == dataclasses.replace(ENCODER, dropout_rate=0.3, dtype="bfloat16")
+    assert recipe.model.d_hidden == 8 and recipe.model.num_classes == 0
+    assert (recipe.data.tokenizer, recipe.data.vocab_path, recipe.data.vocab_size) == (
+        *("wordpiece", str(tmp_path / "a")),
+        0,
+    )
+    assert started(tmp_path / "a", encoder={"num_layers": 3}) == recipe  # what the folder has too
+    by_hand = dataclasses.replace(EXAMPLES, vocab_path="mine", vocab_size=0)
+    assert started(tmp_path / "a", data=by_hand).data == by_hand
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"encoder": {"num_layers": 4}}, "model.encoder.num_layers=4, but "),
+        ({"encoder": {"activation": "relu"}}, "model.encoder.activation='relu', but "),
+        ({"data": dataclasses.replace(EXAMPLES, tokenizer="word")}, "set data.tokenizer=wordpiece"),
+        ({"data": dataclasses.replace(EXAMPLES, max_length=13)}, "data.length=13 is longer than the model"),
+    ],
+)
+def test_a_value_set_by_hand_that_the_folder_has_not_is_refused(changes, said, tmp_path):
+    written(tmp_path / "a")
+    with pytest.raises(ConfigError) as caught:
+        started(tmp_path / "a", **changes)
+    assert said in str(caught.value)
+
+
+def test_a_recipe_of_another_family_is_refused(tmp_path):
+    written(tmp_path / "a", CONFIGS["gpt2"], tokenizer=None)
+    with pytest.raises(ConfigError, match="model.encoder is a BERTConfig, and .* holds a GPTConfig"):
+        started(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+    ("source", "fresh"), [("bert", "classes, hidden"), ("bert classes", ""), ("bert tags", "classes, hidden")]
+)
+def test_a_classifier_starts_from_what_a_folder_has_of_it(source, fresh, tmp_path, capsys):
+    theirs = written(tmp_path / "a", CONFIGS[source])
+    model = zoo.create(CONFIGS["bert classes"])
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
+    said = capsys.readouterr().err
+    assert (f"not in it, random at first: {fresh}\n" in said) == bool(fresh)
+    encoder = theirs.get("encoder", theirs)
+    wanted = {name: x for name, x in named_leaves(encoder).items() if name in named_leaves(found["encoder"])}
+    assert equal(found["encoder"], wanted)
+    if not fresh:
+        assert equal(found, theirs)
+    strange = WordPieceTokenizer((*PIECES[:-2], ".", ","))
+    assert "another vocabulary" in refusal(load_start, tmp_path / "a", model, {}, mesh, strange)
+
+
+def test_a_classifier_takes_the_pooler_of_a_pretrained_bert(tmp_path, capsys):
+    params = random_params(PretrainingConfig(ENCODER))
+    zoo.save_pretrained(tmp_path / "a", zoo.create(PretrainingConfig(ENCODER)), params)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    found = load_start(tmp_path / "a", zoo.create(CONFIGS["bert classes"]), {}, mesh, TOKENIZER)
+    pooler = params["pooler"]["w"].reshape(8, 8)  # [D, H, K]
+    np.testing.assert_array_equal(found["hidden"]["w"], pooler)
+    said = capsys.readouterr().err
+    assert "random at first: classes" in said and "hidden" not in said
+
+
+def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):
+    theirs = written(tmp_path / "a", CONFIGS["bert classes"])
+    model = zoo.create(dataclasses.replace(CONFIGS["bert classes"], num_classes=5))
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
+    assert equal(found["hidden"], theirs["hidden"]) and found["classes"]["w"].shape == (8, 5)
+    assert "random at first: classes" in capsys.readouterr().err
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """Sentences of two classes, divided."""
+    for part, count in (("train", 24), ("valid", 8)):
+        rows = [f"a {'good' if i % 2 else 'bad'} film{'s' * (i % 3)} .\t{i % 2}" for i in range(count)]
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{part}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
+    return tmp_path / "data"
+
+
+def test_a_run_from_a_folder_goes_on_without_it_and_is_exported(tmp_path, examples, monkeypatch, capsys):
+    """Two steps, two more when the folder is gone, and the run as a folder again, which predicts the same."""
+    written(tmp_path / "a")
+    recipe = dataclasses.replace(NAMED, schedule=Constant(), sample_tokens=0, data=EXAMPLES)
+    monkeypatch.setitem(train.CONFIGS, "named", dataclasses.replace(recipe, name="named"))
+    flags = ["--data.path", str(examples), "--data.batch-size", "8", "--runs", str(tmp_path / "runs")]
+    flags += ["--init", str(tmp_path / "a"), "--model.encoder.dtype", "float32", "--save-every", "2"]
+    assert train.main(["named", "--steps", "2", *flags]) == 0
+    assert "random at first: classes, hidden" in capsys.readouterr().err
+    shutil.move(tmp_path / "a", tmp_path / "elsewhere")
+    assert train.main(["named", "--steps", "4", *flags]) == 0
+    assert "continued at step 2" in capsys.readouterr().err
+    run = tmp_path / "runs" / "named"
+    model, params, _ = zoo.from_pretrained(run)
+    assert model.config.encoder.d_model == 8 and model.config.d_hidden == 8
+
+    assert command(["export", str(run), str(tmp_path / "b")]) == 0
+    assert zoo.labels_of(tmp_path / "b")["labels"] == ("0", "1")
+    assert equal(zoo.from_pretrained(tmp_path / "b")[1], params)
+    capsys.readouterr()
+    answers = []
+    for folder in (run, tmp_path / "b"):
+        for verb in ("predict", "eval"):
+            assert command([verb, str(folder), str(examples / "valid.tsv")]) == 0
+        out = capsys.readouterr().out.splitlines()
+        answers.append([line for line in out if not line.startswith('{"model"')])
+    assert answers[0] == answers[1] and "accuracy" in "".join(answers[0])

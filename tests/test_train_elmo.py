@@ -11,7 +11,7 @@ import zoo
 from zoo import cli, sharding
 from zoo.checkpoint import named_leaves
 from zoo.inference.predict import predict
-from zoo.pretrained import load_start
+from zoo.pretrained.start import load_start
 from zoo.recipes import CHOICES, CONFIGS
 
 SHORT = "--steps 2 --save-every 2 --eval-every 2 --log-every 1 --schedule.warmup-steps 1".split()

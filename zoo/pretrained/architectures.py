@@ -1,6 +1,6 @@
 """Which of our models a config.json describes: the table of Hugging Face's classes, both ways.
 
-    BertForMaskedLM, ...ForPreTraining, ...Model     BERTConfig
+    BertForMaskedLM, ...ForPreTraining, ...Model     BERTConfig; a PretrainingConfig is written as the second
     ...ForSequenceClassification                     ClassifierConfig over it: first position, a layer as wide
     ...ForTokenClassification                        TaggerConfig over it, softmax
     ModernBertForMaskedLM, ModernBertModel           ModernBERTConfig
@@ -19,6 +19,7 @@ from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
+from zoo.models.pretraining import PretrainingConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, gpt2, modernbert
 from zoo.pretrained.settings import labels_in, setting
@@ -117,6 +118,8 @@ def exported(config) -> tuple[Architecture, str]:
     kind = kinds[type(encoder)](encoder)
     heads = {type(encoder): "words", ClassifierConfig: "classes", TaggerConfig: "tags"}
     name = CLASSES.get((kind, heads.get(type(config), "")))
+    if isinstance(config, PretrainingConfig) and kind == "bert":
+        name = "BertForPreTraining"
     if name is None:
         raise ConfigError(
             f"{type(config).__name__} over {type(encoder).__name__} has no class in Hugging Face's format; "

@@ -27,6 +27,7 @@ import numpy as np
 from zoo.errors import CheckpointError, nearest
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
+from zoo.models.pretraining import PretrainingConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
 from zoo.pretrained.settings import setting
@@ -81,6 +82,7 @@ HEADS = {
         "distilbert": {"hidden": "pre_classifier", "classes": "classifier"},
     },
     TaggerConfig: dict.fromkeys(DIALECTS, {"tags/emissions": "classifier"}),
+    PretrainingConfig: {"bert": {"pooler": "bert.pooler.dense", "classes": "cls.seq_relationship"}},
 }
 
 PREFIXES = {"bert": "bert.", "roberta": "roberta.", "distilbert": "distilbert."}  # a bare ...Model has none

@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from zoo.data import load_tokenizer
 from zoo.data.tokenizers import holds_tokenizer
 from zoo.errors import CheckpointError, ConfigError, StorageError, UserError, storage_errors
 from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
-from zoo.pretrained.places import Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
+from zoo.pretrained.places import Place, Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
 from zoo.pretrained.settings import labels_in, read_settings, setting
 from zoo.pretrained.stored import open_tensors, synced, write_shards
 from zoo.pretrained.tensors import listed, named_specs
@@ -113,35 +113,47 @@ def read_params(found: Described, model, mesh, spare: Collection[str]) -> dict:
             "tensors; take the config.json made with them"
         )
     family, specs = found.architecture.family, named_specs(model.config)[0]
+    placed = named_leaves(sharding.shardings(model.abstract(), mesh))
     try:
         given = family.recognised(tensors, model.config)
-        wanted = {name: at for name, at in family.places(model.config).items() if at.paths[0] in specs}
-        has = {name for name, at in wanted.items() if name in given.tensors and fits(given.tensors[name], at)}
-        lacking = {part(at.paths[0]) for name, at in wanted.items() if name not in has}
-        lacking |= {part(path) for path in specs} - {part(at.paths[0]) for at in wanted.values()}
-        fresh = sorted(lacking.intersection(spare))
-        wanted = {name: at for name, at in wanted.items() if part(at.paths[0]) not in fresh}
-        others = family.places(found.config).keys() - wanted.keys()
-        known = {name: x for name, x in given.tensors.items() if name not in others}
+        places = {name: at for name, at in family.places(model.config).items() if at.paths[0] in specs}
+        usable = given.tensors.keys() - of_another_head(found, model.config)
+        sound = {
+            name for name in usable & places.keys() if np.shape(given.tensors[name]) == places[name].shape
+        }
+        fresh = sorted(lacking(sound, places, specs).intersection(spare))
+        wanted = {name: at for name, at in places.items() if part(at.paths[0]) not in fresh}
+        left = family.places(found.config).keys() - wanted.keys()  # of the folder's own model alone
+        known = {name: x for name, x in given.tensors.items() if name not in left}
         check_fit(Recognised(known, given.unread, given.faults), wanted, what=type(model.config).__name__)
         dtype = dtype_of(known) if jax.config.read("jax_enable_x64") else np.dtype(np.float32)
-        placed = named_leaves(sharding.shardings(model.abstract(), mesh))
         arrays = filled(known, wanted, specs, dtype, lambda path, array: on_devices(array, placed[path]))
     except CheckpointError as error:
         raise CheckpointError(f"{found.folder}: {error}") from None
     new = [path for path in specs if part(path) in fresh]
     arrays |= {path: on_devices(array, placed[path]) for path, array in random_values(model, new).items()}
-    tell(found, fresh, unread=[*given.unread, *sorted(others.intersection(given.tensors))])
+    tell(found, fresh, unread=[*given.unread, *sorted(left.intersection(given.tensors))])
     return nested({path: arrays[path] for path in specs})
+
+
+def of_another_head(found: Described, config) -> set[str]:
+    """The tensors of the folder's own head, where it is another than the one to be read: their names may be
+    the same (classes of a text, tags of its words) and mean another layer."""
+    if type(found.config) is type(config) or not hasattr(found.config, "encoder"):
+        return set()
+    places = found.architecture.family.places(found.config)
+    return {name for name, at in places.items() if part(at.paths[0]) != "encoder"}
+
+
+def lacking(sound: Collection[str], places: Mapping[str, Place], specs: Collection[str]) -> set[str]:
+    """The parts of a model that these tensors do not fill."""
+    parts = {part(at.paths[0]) for name, at in places.items() if name not in sound}
+    return parts | ({part(path) for path in specs} - {part(at.paths[0]) for at in places.values()})
 
 
 def part(path: str) -> str:
     """encoder/blocks/mlp/up/w -> encoder"""
     return path.partition("/")[0]
-
-
-def fits(tensor, place) -> bool:
-    return np.shape(tensor) == place.shape
 
 
 def on_devices(array, placement):

@@ -34,17 +34,33 @@ PUBLISHED = ("wordpiece", "bpe")  # tokenizers that come with a folder
 
 def completed(recipe, named):
     """The recipe with what the published folder in its `init` decides; `named` is the recipe before anything
-    was set by hand. Other recipes come back as they are.
+    was set by hand. Other recipes come back as they are. A run that goes on has all of it in its own folder.
 
     Raises ConfigError where a value set by hand differs, or the recipe's model is of another family.
     """
-    if not recipe.init or is_run(local(recipe.init)):
+    if not recipe.init:
         return recipe
-    found = huggingface.described(local(recipe.init))
-    model = shaped_as(recipe.model, named.model, found.config, recipe.init)
-    return dataclasses.replace(
-        recipe, model=model, data=with_vocabulary(recipe.data, found.folder, recipe.init)
-    )
+    config, vocabulary = begun(recipe)
+    if config is None and not is_run(local(recipe.init)):
+        found = huggingface.described(local(recipe.init))
+        config, vocabulary = found.config, found.folder
+    if config is None:
+        return recipe
+    model = shaped_as(recipe.model, named.model, config, recipe.init)
+    data = with_vocabulary(recipe.data, named.data, vocabulary, recipe.init)
+    return dataclasses.replace(recipe, model=model, data=data)
+
+
+def begun(recipe):
+    """(model's configuration, folder of the vocabulary) of the recipe's own run, if it has a checkpoint and
+    began from the same published folder, which need not be there any more; else (None, None)."""
+    own, source = Path(recipe.runs) / recipe.name, Path(recipe.init)
+    if not (own / "config.json").is_file() or not any((own / "checkpoints").glob("[0-9]*")):
+        return None, None
+    there = recipe_of(own)
+    if there.init != recipe.init or ((source / "config.json").is_file() and is_run(source)):
+        return None, None
+    return there.model, own / "tokenizer"
 
 
 def shaped_as(config, named, theirs, source: str, path: str = "model"):
@@ -86,9 +102,10 @@ def has_field(config, name: str) -> bool:
     return name in {field.name for field in dataclasses.fields(config)}
 
 
-def with_vocabulary(data, folder: Path, source: str):
-    """The data's settings with the folder's vocabulary, where they name none."""
-    if getattr(data, "vocab_path", "") or not holds_tokenizer(folder):
+def with_vocabulary(data, named, folder: Path, source: str):
+    """The data's settings with the folder's vocabulary, unless another was chosen by hand."""
+    by_hand = data.vocab_path and data.vocab_path != getattr(named, "vocab_path", "")
+    if by_hand or not holds_tokenizer(folder):
         return data
     name = load_tokenizer(folder).name
     if data.tokenizer not in PUBLISHED:
