@@ -39,6 +39,7 @@ SETTINGS = {
     | {"bos_token_id": None, "eos_token_id": None},
 }
 HEADS = ("ForMaskedLM", "ForPreTraining", "Model", "ForSequenceClassification", "ForTokenClassification")
+HEADS += ("ForQuestionAnswering",)
 CLASSES = [f"{family}{head}" for family in ("Bert", "Roberta", "DistilBert") for head in HEADS]
 CLASSES = [name for name in CLASSES if name not in ("RobertaForPreTraining", "DistilBertForPreTraining")]
 CLASSES += ["ModernBertForMaskedLM", "ModernBertModel", "GPT2LMHeadModel", "GPT2Model"]
@@ -77,6 +78,8 @@ def theirs(torch, net):
     there = np.arange(tokens.shape[1]) < LENGTHS[:, None]
     with torch.no_grad():
         out = net(input_ids=torch.tensor(tokens), attention_mask=torch.tensor(there.astype(int)))
+    if hasattr(out, "start_logits"):
+        return torch.stack([out.start_logits, out.end_logits], dim=-1).numpy()
     found = getattr(out, "logits", None)
     found = getattr(out, "prediction_logits", found)
     return (out.last_hidden_state if found is None else found).numpy()

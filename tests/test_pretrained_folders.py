@@ -31,6 +31,7 @@ from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.rnn import RNNConfig
+from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, hub, stored
 from zoo.pretrained.start import completed, load_start
@@ -70,6 +71,7 @@ CONFIGS = {
     "roberta classes": classifier(ROBERTA),
     "distilbert classes": classifier(DISTILBERT, "relu"),
     "bert tags": TaggerConfig(ENCODER, num_tags=3, decoder="softmax"),
+    "distilbert spans": SpanConfig(DISTILBERT),
 }
 LABELS = ("no", "yes", "perhaps")
 
@@ -89,7 +91,9 @@ def random_params(config) -> dict:
 def written(folder, config=ENCODER, tokenizer=TOKENIZER, **settings):
     """A folder of random parameters; returns them."""
     params = random_params(config)
-    labels = LABELS if hasattr(config, "encoder") else ()
+    labels = (
+        LABELS if {"num_classes", "num_tags"} & {field.name for field in dataclasses.fields(config)} else ()
+    )
     zoo.save_pretrained(folder, zoo.create(config), params, tokenizer, labels=labels, **settings)
     return params
 

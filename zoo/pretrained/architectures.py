@@ -3,6 +3,7 @@
     BertForMaskedLM, ...ForPreTraining, ...Model     BERTConfig; a PretrainingConfig is written as the second
     ...ForSequenceClassification                     ClassifierConfig over it: first position, a layer as wide
     ...ForTokenClassification                        TaggerConfig over it, softmax
+    ...ForQuestionAnswering                          SpanConfig over it
     ModernBertForMaskedLM, ModernBertModel           ModernBERTConfig
     GPT2LMHeadModel, GPT2Model                       GPTConfig
 
@@ -20,6 +21,7 @@ from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.pretraining import PretrainingConfig
+from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, gpt2, modernbert
 from zoo.pretrained.settings import labels_in, setting
@@ -32,7 +34,7 @@ class Architecture:
     family: ModuleType
     model_type: str
     head: str
-    """words: the language model; none: its features alone; classes, tags."""
+    """words: the language model; none: its features alone; classes, tags, spans."""
 
 
 HEADS = {
@@ -40,6 +42,7 @@ HEADS = {
     "Model": "none",
     "ForSequenceClassification": "classes",
     "ForTokenClassification": "tags",
+    "ForQuestionAnswering": "spans",
 }
 ARCHITECTURES = {
     f"{name}{suffix}": Architecture(bert, kind, head)
@@ -94,6 +97,8 @@ def config_of(settings: dict[str, Any], architecture: Architecture):
     if architecture.head in ("words", "none"):
         return encoder
     rate = setting(settings, HEAD_DROPOUT[architecture.model_type], encoder.dropout_rate)
+    if architecture.head == "spans":
+        return SpanConfig(encoder, dropout_rate=rate)
     count = len(labels_in(settings))
     if architecture.head == "tags":
         return TaggerConfig(encoder, dropout_rate=rate, num_tags=count, decoder="softmax")
@@ -116,7 +121,7 @@ def exported(config) -> tuple[Architecture, str]:
         known = ", ".join(each.__name__ for each in kinds)
         raise ConfigError(f"{type(encoder).__name__} has no class in Hugging Face's format; {known} have")
     kind = kinds[type(encoder)](encoder)
-    heads = {type(encoder): "words", ClassifierConfig: "classes", TaggerConfig: "tags"}
+    heads = {type(encoder): "words", ClassifierConfig: "classes", TaggerConfig: "tags", SpanConfig: "spans"}
     name = CLASSES.get((kind, heads.get(type(config), "")))
     if isinstance(config, PretrainingConfig) and kind == "bert":
         name = "BertForPreTraining"
@@ -144,8 +149,9 @@ def settings_of(config, labels: tuple[str, ...], problem_type: str) -> dict[str,
     architecture, name = exported(config)
     encoder = getattr(config, "encoder", config)
     settings = architecture.family.config_to_hf(encoder) | {"architectures": [name], "dtype": "float32"}
-    if architecture.head in ("classes", "tags"):
+    if hasattr(config, "dropout_rate") and config is not encoder:
         settings[HEAD_DROPOUT[architecture.model_type]] = config.dropout_rate
+    if architecture.head in ("classes", "tags"):
         settings["id2label"] = {str(number): label for number, label in enumerate(labels)}
         settings["label2id"] = {label: number for number, label in enumerate(labels)}
         if architecture.head == "classes":

@@ -28,6 +28,7 @@ from zoo.errors import CheckpointError, nearest
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.pretraining import PretrainingConfig
+from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
 from zoo.pretrained.settings import setting
@@ -74,7 +75,7 @@ DISTILBERT = {
 }
 DIALECTS = {"bert": BERT, "roberta": ROBERTA, "distilbert": DISTILBERT}
 
-# What a classifier (BERT's pooler is its tanh layer) and a tagger put on top of an encoder.
+# What heads put on top of an encoder; BERT's pooler is a classifier's tanh layer.
 HEADS = {
     ClassifierConfig: {
         "bert": {"hidden": "bert.pooler.dense", "classes": "classifier"},
@@ -82,6 +83,7 @@ HEADS = {
         "distilbert": {"hidden": "pre_classifier", "classes": "classifier"},
     },
     TaggerConfig: dict.fromkeys(DIALECTS, {"tags/emissions": "classifier"}),
+    SpanConfig: dict.fromkeys(DIALECTS, {"bounds": "qa_outputs"}),
     PretrainingConfig: {"bert": {"pooler": "bert.pooler.dense", "classes": "cls.seq_relationship"}},
 }
 

@@ -102,10 +102,12 @@ class Recipe:
         for name, least in (at_least | dict.fromkeys(NOT_NEGATIVE, 0)).items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
-        if self.data.length > getattr(self.model, "max_length", math.inf):
+        where = "model" if hasattr(self.model, "max_length") else "model.encoder"
+        longest = getattr(getattr(self.model, "encoder", self.model), "max_length", math.inf)
+        if self.data.length > longest:
             raise ConfigError(
-                f"data.length={self.data.length} is longer than the model, "
-                f"model.max_length={self.model.max_length}; shorten the one or lengthen the other"
+                f"data.length={self.data.length} is longer than the model, {where}.max_length={longest}; "
+                "shorten the one or lengthen the other"
             )
         if self.data.batch_size % self.accumulate:
             raise ConfigError(
