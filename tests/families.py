@@ -10,7 +10,7 @@ modules a property that depends on the configuration:
     recurrent       what a state remembers has a fixed size, and no row is too long
     pair            reads two rows and compares or translates them
     table           one vector a word, no positions
-    head            reads something else out of another model's features: classify, tag, slots, span,
+    head            reads something else out of another model's features: classify, embed, tag, slots, span,
                     or pretraining
     directions      reads rows from both ends apart, neither side knowing the other
 
@@ -41,6 +41,7 @@ TRAITS = {
     "table",
     "head",
     "classify",
+    "embed",
     "tag",
     "slots",
     "pretraining",

@@ -173,6 +173,11 @@ def rotate(x_BTHK, positions_BT, frequencies):
     return turned_BTHK.astype(x_BTHK.dtype)
 
 
+def unit(x):
+    """Vectors [..., D] with length 1, in their directions; one of length 0 stays what it is."""
+    return x / jnp.sqrt(jnp.maximum((x * x).sum(-1, keepdims=True), 1e-24))  # 1e-12 as in PyTorch's normalize
+
+
 def dropout(x, rate: float, key, *, shared: int | None = None):
     """Zeroes a share `rate` of `x` and scales the rest up (Srivastava et al. 2014); nothing without a key.
 

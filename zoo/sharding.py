@@ -45,7 +45,7 @@ LETTERS = {
     "L": "low rank",
     "R": "recurrent state in",
     "Z": "recurrent state out",
-    "G": "gates",
+    "G": "gates; texts of a group",
     "1": "a kept dimension of size one",
     ".": "kept whole, whatever it counts",
 }

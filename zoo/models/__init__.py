@@ -5,10 +5,11 @@ import fnmatch
 from typing import Any
 
 from zoo.errors import ConfigError, nearest
-from zoo.models import bert, bilm, gpt, modernbert, rnn, seq2seq_config, word_vectors
+from zoo.models import bert, bilm, embedder, gpt, modernbert, rnn, seq2seq_config, word_vectors
 from zoo.models.bert import BERT, BERTConfig
 from zoo.models.bilm import BiLM, BiLMConfig
 from zoo.models.classifier import Classifier, ClassifierConfig
+from zoo.models.embedder import Embedder, EmbedderConfig
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.joint import Joint, JointConfig
 from zoo.models.modernbert import ModernBERT, ModernBERTConfig
@@ -31,6 +32,7 @@ MODELS: dict[type, Any] = {
     Seq2SeqConfig: Seq2Seq,
     WordVectorsConfig: WordVectors,
     ClassifierConfig: Classifier,
+    EmbedderConfig: Embedder,
     TaggerConfig: Tagger,
     JointConfig: Joint,
     PretrainingConfig: Pretraining,
@@ -43,6 +45,7 @@ SIZES: dict[str, Any] = {
     **word_vectors.SIZES,
     **bert.SIZES,
     **modernbert.SIZES,
+    **embedder.SIZES,
     **gpt.SIZES,
 }
 

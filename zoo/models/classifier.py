@@ -14,7 +14,7 @@ import jax.numpy as jnp
 
 from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS, Linear, dropout, dropout_key
-from zoo.models.heads import HeadConfig, encoded, logits, not_negative, one_of
+from zoo.models.heads import HeadConfig, encoded, flattened, logits, not_negative, one_of
 from zoo.models.pooling import POOLINGS, AdditiveAttention, first, largest, last, mean
 from zoo.models.rnn import RNNConfig
 
@@ -70,7 +70,7 @@ class ClassifierConfig(HeadConfig):
 
 
 class Classifier(nn.Module):
-    """Tokens to one vector a row, and that to the logits of classes."""
+    """Tokens [B, T] or [B, G, T] to one vector a text, and that to the logits of classes."""
 
     traits = frozenset({"head", "classify"})
     output = "C"
@@ -88,12 +88,12 @@ class Classifier(nn.Module):
 
     def features(self, inputs, state):
         cfg = self.config
-        x_BTD, lengths_B = encoded(self.encoder, inputs, state)
+        x_BTD, lengths_B = encoded(self.encoder, flattened(inputs), state)
         x_BD = dropout(self._pooled(x_BTD, lengths_B), cfg.dropout_rate, dropout_key(self))
         if cfg.d_hidden:
             x_BD = HIDDEN_ACTIVATIONS[cfg.hidden_activation](self.hidden(x_BD))
             x_BD = dropout(x_BD, cfg.dropout_rate, dropout_key(self))
-        return x_BD, None
+        return x_BD.reshape(*inputs["tokens"].shape[:-1], -1), None
 
     def _pooled(self, x_BTD, lengths_B):
         if self.config.pooling == "attention":

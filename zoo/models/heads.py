@@ -1,6 +1,7 @@
 """Heads: what is read out of an encoder's features instead of the next token.
 
     tokens ─ encoder ─ x_BTD ─┬─ pooling ─ tanh layer ─ classes            classifier.py
+                              ├─ pooling ─ an embedding of the text        embedder.py
                               ├─ softmax at every position, or CRF         tagger.py
                               ├─ attention for either ─ classes and tags   joint.py
                               ├─ words, and a tanh layer ─ kinds of pairs  pretraining.py
@@ -9,6 +10,8 @@
 The encoder is any other model, held as a field by the head's configuration and handed to its module. An
 encoder's configuration says `d_features`, the width of its features, and, where their first half was read
 forward and their second half backward, `num_directions`, 2.
+
+What reads one vector a text also takes texts in groups, [B, G, T]: pairs to be compared, choices to be made.
 """
 
 from dataclasses import dataclass
@@ -89,10 +92,22 @@ def at_words(x_BTD, inputs):
     return jnp.take_along_axis(x_BTD, inputs["word_starts"][..., None], axis=1)
 
 
+def flattened(inputs) -> dict:
+    """Inputs of which every text is a row of its own: [B, G, T] becomes [B G, T]."""
+    if inputs["tokens"].ndim == 2:
+        return inputs
+    return {name: x.reshape(-1, *x.shape[2:]) for name, x in inputs.items()}
+
+
 def logits(linear, x):
     """A linear layer "BD,DC->BC" of features [..., D], computed in at least float32."""
-    x_BD = x.reshape(-1, x.shape[-1]).astype(jnp.promote_types(x.dtype, jnp.float32))
+    x_BD = promoted(x).reshape(-1, x.shape[-1])
     return linear(x_BD).reshape(*x.shape[:-1], -1)
+
+
+def promoted(x):
+    """In float32 what is less precise."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def one_of(name: str, value: str, known) -> None:

@@ -48,6 +48,7 @@ class Model:
     read; the rest pads the row on the right). BERT reads "token_types" [B, T] too (default 0), models of
     pairs "source" [B, S] and "source_lengths" [B], models of spelling the "characters" [B, T, 50], taggers
     of words in several pieces "word_starts" [B, W], the first piece of each, and "word_counts" [B].
+    Heads that make one vector of a text also read groups of texts: [B, G, T] and "lengths" [B, G].
     """
 
     config: Any
@@ -161,7 +162,7 @@ def as_inputs(inputs) -> dict:
     rows = {"lengths": "tokens", "source_lengths": "source", "word_counts": "word_starts"}
     for name, row in rows.items():
         if name in inputs and row in inputs:
-            check_lengths(name, inputs[name], inputs[row].shape[1])
+            check_lengths(name, inputs[name], inputs[row].shape[-1])
     return dict(inputs)
 
 
@@ -173,5 +174,6 @@ def check_lengths(name: str, lengths_B, T: int) -> None:
         return
     wrong = (lengths_B < 0) | (lengths_B > T)
     if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(f"{name}[{row}]={lengths_B[row]} is not between 0 and {T}, the length of the rows")
+        row = tuple(map(int, np.argwhere(wrong)[0]))
+        place = ", ".join(map(str, row))
+        raise ValueError(f"{name}[{place}]={lengths_B[row]} is not between 0 and {T}, the length of the rows")
