@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from zoo.data.characters import NO_WORD, spelled
-from zoo.data.examples import labels
+from zoo.data.examples import labels, record
 from zoo.data.examples.buckets import Buckets, permutation
 from zoo.data.examples.example_set import ExamplesConfig, load_examples, make_examples
 from zoo.data.examples.majority import guess_scores
@@ -613,7 +613,7 @@ def test_guessing_reads_tags_in_the_scheme_of_all_of_training():
     [
         (
             {"kind": "clasify"},
-            "kind='clasify' is none of classify, tag, slots, pairs; did you mean 'classify'?",
+            f"kind='clasify' is none of {', '.join(record.KINDS)}; did you mean 'classify'?",
         ),
         ({"tokenizer": "words"}, "did you mean 'word'?"),
         (

@@ -5,7 +5,7 @@ import os
 
 import pytest
 
-from zoo.data.examples.records import read_records
+from zoo.data.examples.records import KINDS, read_records
 from zoo.errors import DataError
 
 LANGUAGES = {"source": "en", "target": "de"}
@@ -172,7 +172,7 @@ def test_columns_that_a_file_lacks_are_refused(tmp_path, kind, name, content, co
 def test_an_unknown_kind_is_refused_with_the_nearest(tmp_path):
     write(tmp_path, {"a.tsv": TABLE})
     message = refusal(tmp_path / "a.tsv", "clasify")
-    assert message == "kind='clasify' is none of classify, tag, slots, pairs; did you mean 'classify'?"
+    assert message == f"kind='clasify' is none of {', '.join(KINDS)}; did you mean 'classify'?"
 
 
 def test_columns_of_a_field_that_the_kind_lacks_are_refused(tmp_path):

@@ -6,7 +6,8 @@ generate MODEL PROMPT       continue a text
 score MODEL FILE            the log-probability of each line of a file
 fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
-predict MODEL FILE          labels, tags, targets or answers of a file's texts; of lines from -
+predict MODEL FILE          labels, tags, targets, answers, scores or similarities of a file's texts
+embed MODEL FILE            vectors of a file's texts
 export MODEL FOLDER         write a model as Hugging Face publishes one
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 
@@ -108,6 +109,16 @@ def main(argv: list[str]) -> int:
     verb.add_argument("folder", help="a folder that is not there yet, or empty")
     verb.add_argument("--max-shard-size", type=float, default=5.0, help="of a weights file, in GB (5)")
     verb.set_defaults(run="export.export")
+
+    verb = verbs.add_parser("embed", help="vectors of a file's texts")
+    verb.add_argument("model", help=MODEL)
+    verb.add_argument("file", help="a text on each line, .tsv, .csv or .jsonl, each also .gz; - reads stdin")
+    verb.add_argument("--out", default="", help="write F.npy or F.jsonl instead of printing JSON lines")
+    verb.add_argument("--column", default="", help="which column of a table is the text (text)")
+    verb.add_argument("--pooling", default="", help="mean, first, max or last (an embedder's own; mean)")
+    verb.add_argument("--normalize", default="", help="l2 or none (an embedder's own; l2)")
+    verb.add_argument("--wrap", default="", help="marks around a text: none, end or both (the run's)")
+    verb.set_defaults(run="embed.embed")
 
     verb = verbs.add_parser("words", help="word vectors: neighbours, tests, export")
     verb.add_argument("model", help="a run's folder, or a file of vectors as word2vec or GloVe writes them")

@@ -1,4 +1,5 @@
-"""What a trained model says of examples that nobody has labelled: classes, tags, intents with slots, targets.
+"""What a trained model says of examples that nobody has labelled: classes, tags, intents with slots, targets,
+answers, scores, similarities, choices.
 
 predict("runs/lstm_sst2", [{"text": "a fine film"}])
 [{"text": "a fine film", "label": "1", "probability": 0.98}]
@@ -13,7 +14,7 @@ import numpy as np
 from zoo.data import ExamplesConfig
 from zoo.data.examples import labels
 from zoo.data.examples.one_pass import OnePass, one_pass
-from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Record, check_inputs, make_record
+from zoo.data.examples.record import INPUTS, KINDS, LISTS, OPTIONAL, Record, check_inputs, make_record
 from zoo.data.examples.records.spans import make_text_record
 from zoo.errors import ConfigError, DataError
 from zoo.inference.translate import translate
@@ -26,9 +27,11 @@ def predict(folder: str | os.PathLike, examples: Sequence[Mapping]) -> list[dict
     """What the run in `folder` says of each of the examples, in their order.
 
     An example has the inputs of the run's kind of data: {"text"} and perhaps {"text_pair"}, {"words": [...]},
-    or {"source"}. The answer is the same with "label" and "probability", "tags", both, or "target". A
-    {"text"} to be tagged is cut into words, and has "spans" instead: start, end and label of each entity. A
-    {"question", "context"} has "id", "answer", its "score", and "nbest".
+    {"source"}, {"first", "second"}, {"question", "choices"}, ... (zoo/data/examples/record.py). The answer is
+    the same with "label" and "probability", "tags", both, "target", "score", "similarity" (of a triplet a
+    list of two: to its positive and to its negative text), or "answer" and "probability". A {"text"} to be
+    tagged is cut into words, and has "spans" instead: start, end and label of each entity. A {"question",
+    "context"} has "id", "answer", its "score", and "nbest".
     Raises DataError for an empty text, another field, or a sentence that is longer than the run's rows.
     """
     kind = kind_of(folder)
@@ -59,7 +62,7 @@ def record_of(example: Mapping, kind: str, where: str) -> Record:
         if not isinstance(text, str) or not is_unicode(text):
             raise DataError(f"{where}: text is no valid text; give a str")
         return make_text_record(text, where)
-    known = {name: list if name == "words" else str for name in KINDS[kind] if name in INPUTS}
+    known = {name: list if name in LISTS else str for name in KINDS[kind] if name in INPUTS}
     shape = "{" + ", ".join(f"{name!r}: {cls.__name__}" for name, cls in known.items()) + "}"
     if not isinstance(example, Mapping):
         raise DataError(f"{where}: a {type(example).__name__}, not a dict; give {shape}")
@@ -104,7 +107,8 @@ def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> lis
             max_new_tokens=recipe.task.max_new_tokens or recipe.data.max_target_length,
         )
         return [record.fields | {"target": target} for record, target in zip(records, found, strict=True)]
-    labels.check_counts(names, recipe.model, folder)
+    if kind in ("classify", "tag", "slots"):
+        labels.check_counts(names, recipe.model, folder)
     if kind in ("tag", "slots") and all(record.fields["words"][-1] in names["tags"] for record in records):
         raise DataError(
             f"{records[0].where}: every line ends with the name of a tag; call such a file .conll"
@@ -156,7 +160,14 @@ def named(found: Mapping[str, np.ndarray], row: int, record: Record, dataset: On
     answer: dict = {}
     if "label" in found:
         answer["label"] = dataset.labels[found["label"][row]]
-        answer["probability"] = round(float(found["probability"][row]), 6)
+    if "choices" in found:
+        logits_G = found["choices"][row, : len(record.fields["choices"])].astype(np.float64)
+        weights_G = np.exp(logits_G - logits_G.max())
+        answer["answer"] = int(logits_G.argmax())
+        answer["probability"] = round(float(weights_G.max() / weights_G.sum()), 6)
+    for name in ("probability", "score", "similarity"):
+        if name in found:
+            answer[name] = np.round(found[name][row].astype(np.float64), 6).tolist()
     if "tags" in found:
         length = len(record.fields["words"])
         tags = [dataset.tags[tag] for tag in found["tags"][row, :length]]

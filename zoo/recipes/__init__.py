@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from zoo.recipes import bert, finetune, gpt, pairs, rnn, tasks
+from zoo.recipes import bert, finetune, gpt, pairs, rnn, similarity, tasks
 from zoo.recipes.recipe import CHOICES, EXEMPT, JUDGING, PARTS, Recipe
 
 __all__ = ["CHOICES", "CONFIGS", "EXEMPT", "JUDGING", "PARTS", "Recipe"]
@@ -16,5 +16,6 @@ CONFIGS: dict[str, Recipe] = {
         **pairs.RECIPES,
         **tasks.RECIPES,
         **finetune.RECIPES,
+        **similarity.RECIPES,
     }.items()
 }

@@ -5,6 +5,7 @@
     squad.py           exact match and F1 of answers cut out of a text
     entities.py        entities in IOB1, IOB2, BIOES and BMES tags, their F1, sentences that are wholly right
     ranking.py         Pearson and Spearman correlation
+    retrieval.py       recall@k, MRR and nDCG of embeddings
     translation.py     BLEU and chrF, by sacrebleu (extra `eval`)
     rouge.py           ROUGE-1, ROUGE-2 and ROUGE-L
     references.py      what generated text is held against
@@ -18,6 +19,7 @@ from zoo.scores.classification import accuracy, class_scores, exact_match, matth
 from zoo.scores.entities import entity_scores, scheme_of, sentence_accuracy, spans
 from zoo.scores.f1 import Score, ScoreTable
 from zoo.scores.ranking import pearson, spearman
+from zoo.scores.retrieval import retrieval_scores
 from zoo.scores.rouge import rouge
 from zoo.scores.squad import squad_scores
 from zoo.scores.translation import bleu, chrf, join_pieces, tokenized_bleu
@@ -34,6 +36,7 @@ __all__ = [
     "join_pieces",
     "matthews",
     "pearson",
+    "retrieval_scores",
     "rouge",
     "scheme_of",
     "sentence_accuracy",

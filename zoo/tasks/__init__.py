@@ -9,9 +9,12 @@ metrics(sums, outputs, dataset) -> {eval_loss, ...}      of a whole evaluation
 
 from zoo.tasks.bilm import BidirectionalLM
 from zoo.tasks.causal_lm import CausalLM
+from zoo.tasks.choice import Choice
 from zoo.tasks.classify import Classify
 from zoo.tasks.masked_lm import MaskedLM, MaskedPairs
+from zoo.tasks.regress import Regress
 from zoo.tasks.seq2seq import Seq2Seq
+from zoo.tasks.similarity import Contrastive, CosineRegression, Triplet
 from zoo.tasks.slots import Slots
 from zoo.tasks.span import Span
 from zoo.tasks.tag import Tag
@@ -24,6 +27,11 @@ TASKS = {
     "masked_pairs": MaskedPairs,
     "seq2seq": Seq2Seq,
     "classify": Classify,
+    "regress": Regress,
+    "choice": Choice,
+    "similarity": CosineRegression,
+    "contrastive": Contrastive,
+    "triplet": Triplet,
     "tag": Tag,
     "slots": Slots,
     "span": Span,

@@ -7,6 +7,7 @@ encoding.py         records as numbers
 spelling.py         the characters of words
 padded.py           one example in a row
 windows.py          a question and a long text in several rows; answers.py makes answers of their scores
+groups.py           several texts in an example: pairs that are read apart, triplets, choices
 buckets.py          which rows share a batch, and its shape
 one_pass.py         some records in batches, once: what is evaluated or predicted
 example_set.py      the data of a run: training batches without end, and a pass over another part

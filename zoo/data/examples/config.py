@@ -14,7 +14,9 @@ class ExamplesConfig:
 
     kind: str = "classify"
     """classify (a text or two, a label), tag (words and their tags), slots (both), pairs (source, target),
-    span (a question, a text that holds its answer)."""
+    span (a question, a text that holds its answer), score (a text or two, a number), similarity (two texts
+    apart, a number), matches (two texts that belong together), triplets (which of two texts is nearer to a
+    third), choice (which of several is right)."""
 
     path: str = ""
     """A file or a folder with train and valid parts; empty: examples made of Python's library."""

@@ -24,7 +24,7 @@ import numpy as np
 from zoo.data import tokens
 from zoo.data.examples import labels
 from zoo.data.examples.padded import Pairs, Ragged, Sequences
-from zoo.data.examples.record import Record
+from zoo.data.examples.record import TEXTS, Record
 from zoo.data.files import Document
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.bpe import BPETokenizer
@@ -33,7 +33,6 @@ from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError
 
 Words = tuple[str, ...]
-TEXTS = ("text", "text_pair", "source", "target", "question", "context")
 
 WRAPS = {"none": (False, False), "end": (False, True), "both": (True, True)}
 """Whether a mark stands before and behind a text."""
@@ -43,7 +42,8 @@ def texts_of(record: Record) -> tuple[str, ...]:
     """The texts of a record; words are one, with blanks between."""
     if "words" in record.fields:
         return (" ".join(record.fields["words"]),)
-    return tuple(cast(str, record.fields[name]) for name in TEXTS if name in record.fields)
+    texts = [cast(str, record.fields[name]) for name in TEXTS if name in record.fields]
+    return (*texts, *record.fields.get("choices", ()))
 
 
 def words_of(record: Record) -> Sequence[str]:
@@ -61,7 +61,7 @@ def marks_of_pair(tokenizer: Tokenizer) -> tuple[list[int], list[int], list[int]
 
 def needs_marks(records: Sequence[Record], wrap: str) -> bool:
     """Whether these records take a tokenizer with marks for the beginning and the end of a text."""
-    return wrap != "none" or any("target" in each.fields or "text_pair" in each.fields for each in records)
+    return wrap != "none" or any({"target", "text_pair", "choices"} & each.fields.keys() for each in records)
 
 
 def encode_texts(

@@ -90,13 +90,14 @@ class ExampleSet(OnePass):
     @property
     def sizes(self) -> dict[str, int]:
         """What the data decides of a model's configuration."""
-        counts = {"num_classes": len(self.labels), "num_tags": len(self.tags)}
+        one = self.cfg.kind in ("score", "choice")  # number for a text, or for a choice
+        counts = {"num_classes": 1 if one else len(self.labels), "num_tags": len(self.tags)}
         return {"vocab_size": self.tokenizer.vocab_size} | {name: n for name, n in counts.items() if n}
 
     @property
     def tokens_per_step(self) -> float:
         """Tokens of a training batch without padding, on average; of pairs those of the targets."""
-        return float(self._training.lengths_NK[:, -1].mean() * self.cfg.batch_size)
+        return float(self.train.num_tokens_N[self._training.numbers_N].mean() * self.cfg.batch_size)
 
     def describe(self) -> str:
         """One line: where from, how many of what, and what is cut, left out or unknown."""
@@ -133,7 +134,7 @@ class ExampleSet(OnePass):
         return inputs_in(self.parts["train"][0])
 
     def baselines(self) -> dict[str, float]:
-        """What guessing the most frequent answer scores on the part that is evaluated; nothing for pairs."""
+        """What a guess scores on the part that is evaluated (majority.py); nothing for pairs and triplets."""
         return guess_scores(self.parts["train"], self.records)
 
 

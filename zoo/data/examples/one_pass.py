@@ -21,6 +21,7 @@ from zoo.data.examples.encoding import (
     sizes_of_words,
     words_are_tokens,
 )
+from zoo.data.examples.groups import Groups, encode_choices, encode_scored, encode_separately
 from zoo.data.examples.padded import Pairs, Sequences
 from zoo.data.examples.record import Record
 from zoo.data.examples.spelling import Spelled, characters_of, every_word, inputs_alone
@@ -31,7 +32,7 @@ from zoo.errors import DataError
 
 log = logging.getLogger("zoo.data")
 
-Layout = Sequences | Pairs
+Layout = Sequences | Pairs | Groups
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,12 @@ def numbered(
             max_length=cfg.max_length,
             stride=cfg.stride,
         )
+    if cfg.kind == "score":
+        return encode_scored(records, tokenizer, wrap=cfg.wrap, max_length=cfg.max_length)
+    if cfg.kind in ("similarity", "matches", "triplets"):
+        return encode_separately(records, tokenizer, wrap=cfg.wrap, max_length=cfg.max_length)
+    if cfg.kind == "choice":
+        return encode_choices(records, tokenizer, wrap=cfg.wrap, max_length=cfg.max_length)
     if cfg.kind == "pairs":
         return encode_pairs(
             *(records, tokenizer),

@@ -73,6 +73,11 @@ class Sequences:
         words = [self.per_word["word_starts"].lengths_N] if self.per_word else []
         return np.stack([*words, self.tokens.lengths_N], axis=1)
 
+    @property
+    def num_tokens_N(self) -> np.ndarray:
+        """What training on each of them reads."""
+        return self.tokens.lengths_N
+
     def having(self, token: int) -> np.ndarray:
         """bool [N]: which examples hold this token."""
         return self.tokens.having(token)
@@ -89,7 +94,7 @@ class Sequences:
             **(self._words(numbers_B, *words) if words else {}),
             **{name: each.rows(numbers_B, T) for name, each in self.per_token.items()},
             **{
-                name: np.where(is_there_B, each[numbers_B], 0).astype(np.int32)
+                name: np.where(is_there_B, each[numbers_B], 0).astype(each.dtype)
                 for name, each in self.per_example.items()
             },
         }
@@ -115,6 +120,11 @@ class Pairs:
     def lengths_NK(self) -> np.ndarray:
         """Two columns, S and T: T counts what is to be predicted, all of the target but its first token."""
         return np.stack([self.source.lengths_N, self.target.lengths_N - 1], axis=1)
+
+    @property
+    def num_tokens_N(self) -> np.ndarray:
+        """What training on each of them predicts."""
+        return self.target.lengths_N - 1
 
     def having(self, token: int) -> np.ndarray:
         """bool [N]: which pairs hold this token on either side."""

@@ -6,15 +6,23 @@
     slots       words, tags, label        joint slots and intents (Goo et al. 2018, NAACL)
     pairs       source, target, [references]
     span        question, context, [answers]        answers are parts of the context
+    score       text, [text_pair], score              a number for a text, or for two that are read together
+    similarity  first, second, score                  two texts that are read apart, and how alike they are
+    matches     first, second                         two texts that belong together
+    triplets    anchor, positive, negative            which of two texts is nearer to a third
+    choice      question, choices, answer             the number of the right one of several texts, from 0
 
 Words and tags are tuples of equal length; references, where a source has several targets, is the tuple of
-all of them and target is its first. No field is empty. A record that is to be predicted has its inputs alone.
+all of them and target is its first. Choices are a tuple; scores and answers are kept as they are written.
+No field is empty. A record that is to be predicted has its inputs alone.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from zoo.data.corpus import split_by_hash
 from zoo.data.files import Document
@@ -29,13 +37,22 @@ KINDS = {
     "slots": ("words", "tags", "label"),
     "pairs": ("source", "target"),
     "span": ("question", "context", "answers"),
+    "score": ("text", "text_pair", "score"),
+    "similarity": ("first", "second", "score"),
+    "matches": ("first", "second"),
+    "triplets": ("anchor", "positive", "negative"),
+    "choice": ("question", "choices", "answer"),
 }
 """The fields that are looked for in a file, by kind."""
 
 OPTIONAL = frozenset({"text_pair"})
-INPUTS = frozenset(
-    {"text", "text_pair", "words", "source", "question", "context"}
-)  # what a model sees; the rest it predicts
+TEXTS = (
+    *("text", "text_pair", "source", "target", "first", "second"),
+    *("anchor", "positive", "negative", "question", "context"),
+)
+LISTS = frozenset({"words", "tags", "choices"})
+INPUTS = frozenset(TEXTS) - {"target"} | {"words", "choices"}  # what a model sees; the rest it predicts
+LARGEST_SCORE = 1e18  # its square is a float32
 BLANKS = " \t\r\n"  # other white space may be a word: a tagged Chinese text has its U+3000
 
 
@@ -87,6 +104,12 @@ def make_record(fields: dict[str, Field], where: str, **places) -> Record:
             raise DataError(f"{where}: there are no {name}; write them, or remove the record")
         if not all(item.strip(BLANKS) for item in value if isinstance(value, tuple)):
             raise DataError(f"{where}: one of the {name} is empty; write it, or remove the record")
+    if "score" in fields:
+        _check_score(fields["score"], where)
+    if "choices" in fields and len(fields["choices"]) < 2:
+        raise DataError(f"{where}: a single choice is none; give two or more, or remove the record")
+    if "answer" in fields:
+        _check_answer(fields["answer"], len(fields["choices"]), where)
     if "tags" in fields and len(fields["words"]) != len(fields["tags"]):
         raise DataError(
             f"{where}: {len(fields['words'])} words and {len(fields['tags'])} tags; give each word one tag"
@@ -109,6 +132,21 @@ def check_inputs(records: Sequence[Record], known: Sequence[str]) -> None:
                 f"{record.where}: has {' and '.join(given)}, and training examples have "
                 f"{' and '.join(known)}; give the same, or say in columns which text to read"
             )
+
+
+def _check_score(score: Field, where: str) -> None:
+    try:
+        number = float(cast(str, score))
+    except ValueError:
+        number = math.nan
+    if not abs(number) < LARGEST_SCORE:
+        raise DataError(f"{where}: the score {score!r} is no finite number; mend it, or remove the record")
+
+
+def _check_answer(answer: Field, choices: int, where: str) -> None:
+    text = cast(str, answer).strip()
+    if not (text.isascii() and text.isdecimal() and int(text) < choices):
+        raise DataError(f"{where}: the answer {answer!r} is none of the choices, 0 to {choices - 1}; mend it")
 
 
 def check_kind(kind: str) -> None:

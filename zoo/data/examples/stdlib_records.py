@@ -4,6 +4,7 @@
     tag         words of a statement   what the lexer calls each: keyword, name, number, string, ...
     pairs       a function's body      the first line of its docstring
     span        a question about one   the default of a parameter, what is returned, what is raised
+    matches     the same two, as a question and the text that answers it
 
 Sources are read and parsed, never executed. A file lies wholly in one part, by the hash that divides the text
 in corpus.py, and of copies only the first counts: nothing that validates was seen in training. Like the
@@ -151,6 +152,12 @@ def questioned(module: Document) -> Iterator[Record]:
                 yield make_record(fields, where, offsets=((start, end),))
 
 
+def described(module: Document) -> Iterator[Record]:
+    """First lines of docstrings, and the bodies that they stood in."""
+    for record in summarised(module):
+        yield Record({"first": record.fields["target"], "second": record.fields["source"]}, record.where)
+
+
 def functions(module: Document) -> Iterator[Function]:
     """The functions at top level and the methods of classes at top level."""
     with warnings.catch_warnings():
@@ -170,6 +177,7 @@ MAKERS: dict[str, Callable[[Document], Iterator[Record]]] = {
     "tag": tagged,
     "pairs": summarised,
     "span": questioned,
+    "matches": described,
 }
 
 

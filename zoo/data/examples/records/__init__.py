@@ -7,6 +7,8 @@
     slots       .jsonl                          train/{seq.in, seq.out, label}, ...
     pairs       .tsv .csv .jsonl .txt (SCAN)    the same, or train.en beside train.de, ...
     span        .json (SQuAD) .jsonl            train-v1.1.json, dev-v1.1.json, ...
+    score, similarity, matches, triplets        as for classify
+    choice      .jsonl                          train.jsonl, ...
 
 Each may also be .gz. What does not come divided is split by a hash of the text. `columns` says where a field
 stands, where the file's own names do not say it (columns.py):
@@ -21,7 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
-from zoo.data.examples.record import INPUTS, KINDS, Parts, Record, check_kind, make_record, split
+from zoo.data.examples.record import INPUTS, KINDS, OPTIONAL, Parts, Record, check_kind, make_record, split
 from zoo.data.examples.records.columns import Unlabelled
 from zoo.data.examples.records.conll import read_conll
 from zoo.data.examples.records.json_lines import read_json_lines
@@ -48,6 +50,8 @@ READERS: dict[str, dict[str, Reader]] = {
     "slots": {".jsonl": read_tagged_lines},
     "pairs": TABLES | {".txt": read_scan},
     "span": {".json": read_squad, ".jsonl": read_questions},
+    **dict.fromkeys(("score", "similarity", "matches", "triplets"), TABLES),
+    "choice": {".jsonl": read_json_lines},
 }
 
 log = logging.getLogger("zoo.data")
@@ -146,6 +150,11 @@ def read_inputs(path: Path, kind: str, columns: Columns) -> list[Record]:
     readers = TABLES | {".jsonl": READERS[kind][".jsonl"]}
     if extension(path) in readers:
         return readers[extension(path)](path, wanted, columns)
+    if len(wanted) > len(OPTIONAL & set(wanted)) + 1:
+        known = " ".join(READERS[kind])
+        raise DataError(
+            f"{path}: a line is one text, and kind={kind} reads {', '.join(wanted)}; give {known}"
+        )
     lines = [(number, line) for number, line in enumerate(read_lines(path), start=1) if line.strip()]
     if kind == "pairs" and lines and PAIR.fullmatch(lines[0][1]):
         raise DataError(f"{path}:{lines[0][0]}: has a target behind OUT:; give the sources alone, one a line")

@@ -1,20 +1,21 @@
-"""A JSON object per line: strings, lists of strings for words and tags, and what published files add to that.
+"""A JSON object per line: strings, lists of strings for words, tags, choices, and what published files add.
 
 A text may be a list of sentences (SciTLDR's `source`), which are joined by blanks. A target may be a list of
-references. A label may be a whole number or true or false, and is then called that.
+references. A label may be a whole number or true or false, and is then called that. Scores and answers are
+numbers, or strings that spell them.
 """
 
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from zoo.data.examples.record import Field, Record, make_record
+from zoo.data.examples.record import LISTS, Field, Record, make_record
 from zoo.data.examples.records.columns import find_columns
 from zoo.data.examples.records.lines import read_lines
 from zoo.data.files import json_object
 from zoo.errors import DataError
 
-LISTS = ("words", "tags")
+NUMBERS = ("score", "answer")
 
 
 def read_json_lines(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
@@ -46,10 +47,12 @@ def _fields(field: str, value, what: str) -> dict[str, Field]:
         return {field: _strings(value, what)}
     if field == "label":
         return {field: label_of(value, what)}
+    if field in NUMBERS and isinstance(value, int | float) and not isinstance(value, bool):
+        return {field: json.dumps(value)}
     if field == "target" and isinstance(value, list):
         references = _strings(value, what)
         return {field: references[0] if references else "", "references": references}
-    if isinstance(value, list):
+    if field not in NUMBERS and isinstance(value, list):
         return {field: " ".join(_strings(value, what))}
     return {field: string_of(value, what)}
 
