@@ -18,13 +18,14 @@ from zoo import models, optim, schedules, sharding
 from zoo.checkpoint import Checkpoints, named_leaves
 from zoo.evaluation import Evaluation
 from zoo.models.classifier import ClassifierConfig
+from zoo.models.embedder import EmbedderConfig
 from zoo.models.joint import JointConfig
 from zoo.models.rnn import RNNConfig
 from zoo.models.seq2seq import Seq2SeqConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.models.word_vectors import WordVectorsConfig
 from zoo.step import TrainStep
-from zoo.tasks import Classify, Seq2Seq, SkipGram, Slots, Tag
+from zoo.tasks import Choice, Classify, Contrastive, Regress, Seq2Seq, SkipGram, Slots, Tag
 
 V, T, CLASSES, TAGS = 65, 8, 4, 8
 ENCODER = RNNConfig(
@@ -46,6 +47,32 @@ def labelled(step: int) -> dict:
         "lengths": lengths,
         "label": (tokens[:, 0] % CLASSES).astype(np.int32),
         "tags": (tokens % TAGS).astype(np.int32),
+        "present": (np.arange(ROWS) < ROWS - 1).astype(np.float32),
+    }
+
+
+def scored(step: int) -> dict:
+    """Texts with the share of their first word as a score."""
+    examples = labelled(step)
+    return examples | {"score": (examples["tokens"][:, 0] / V).astype(np.float32)}
+
+
+def groups(step: int) -> dict:
+    """Pairs of texts that begin with the same word, of which the first is the right choice where it is even;
+    some are equal to those of other pairs."""
+    random = np.random.default_rng(step)
+    (first, first_lengths), (second, second_lengths) = words_of(random), words_of(random)
+    second[:, 0] = first[:, 0]
+    first[1], first_lengths[1] = first[0], first_lengths[0]
+    second[3], second_lengths[3] = second[2], second_lengths[2]
+    tokens = np.stack([first, second], axis=1)
+    same = np.unique(tokens.reshape(2 * ROWS, T), axis=0, return_inverse=True)[1].reshape(ROWS, 2)
+    return {
+        "tokens": tokens,
+        "lengths": np.stack([first_lengths, second_lengths], axis=1),
+        "texts": same.astype(np.int32),
+        "sizes": np.full(ROWS, 2, np.int32),
+        "answer": (first[:, 0] % 2).astype(np.int32),
         "present": (np.arange(ROWS) < ROWS - 1).astype(np.float32),
     }
 
@@ -96,6 +123,18 @@ CASES = [
     Case(
         *("classify", ClassifierConfig(ENCODER, 0.1, CLASSES, d_attention=16, d_hidden=16), Classify()),
         *(labelled, frozenset({"eval_loss", "accuracy", "macro_f1"})),
+    ),
+    Case(
+        *("regress", ClassifierConfig(ENCODER, 0.1, 1, pooling="mean", d_hidden=16), Regress()),
+        *(scored, frozenset({"eval_loss", "pearson", "spearman"})),
+    ),
+    Case(
+        *("choice", ClassifierConfig(ENCODER, 0.1, 1, pooling="mean", d_hidden=16), Choice()),
+        *(groups, frozenset({"eval_loss", "accuracy"})),
+    ),
+    Case(
+        *("contrastive", EmbedderConfig(ENCODER, 0.1), Contrastive(backward_weight=1.0)),
+        *(groups, frozenset({"eval_loss", "recall_at_1", "recall_at_10", "mrr", "ndcg_at_10"})),
     ),
     Case(
         *("tag", TaggerConfig(ENCODER, 0.1, TAGS), Tag()),

@@ -96,7 +96,7 @@ def encoded(tokenizer, texts: Sequence[str], *, wrap: str, max_length: int) -> l
 def batches(rows: Sequence[np.ndarray], *, longest: int, batch_tokens: int) -> Iterator[tuple]:
     """(numbers [B] of the texts, -1 where a row only fills the batch up, tokens [B, T], lengths [B])."""
     lengths = np.array([len(row) for row in rows], np.int64)
-    shapes = np.array([shape_of(length, longest) for length in lengths], np.int64)
+    shapes = np.array([shape_of(len(row), longest) for row in rows], np.int64)
     for T in np.unique(shapes):
         chosen = np.flatnonzero(shapes == T)
         B = min(max(1, batch_tokens // int(T)), 1 << (len(chosen) - 1).bit_length())

@@ -15,14 +15,14 @@ from zoo.tasks import Contrastive, CosineRegression, Regress
 _STDLIB = Recipe(
     model=EmbedderConfig(
         encoder=BERTConfig(
-            vocab_size=0, max_length=96, num_layers=2, num_heads=4, d_model=128, d_ff=256, layer_unroll=0
+            vocab_size=0, max_length=64, num_layers=1, num_heads=4, d_model=128, d_ff=256, layer_unroll=0
         ),
     ),
     task=Contrastive(backward_weight=1.0),
     data=ExamplesConfig(
-        kind="matches", tokenizer="sentencepiece", vocab_size=4096, max_length=96, batch_size=64, bucket=32
+        kind="matches", tokenizer="sentencepiece", vocab_size=4096, max_length=64, batch_size=64, bucket=32
     ),
-    optimizer=AdamW(learning_rate=2e-3, weight_decay=0.01),
+    optimizer=AdamW(learning_rate=3e-3, weight_decay=0.01),
     schedule=Cosine(warmup_steps=50),
     steps=600,
     save_every=300,
@@ -31,9 +31,9 @@ _STDLIB = Recipe(
 )
 
 # STS-B: 5,749 pairs of sentences in batches of 32, three times, at 2e-5 (Devlin et al. 2018, section 4.1 of
-# arXiv 1810.04805), a tenth of the steps to warm up as in their run_classifier.py. Reads the folders glue-stsb
-# (or --data.path) and bert-base-uncased (or --data.vocab-path). These are settings of fine-tuning: --init gives
-# the encoder that a language model's run has trained.
+# arXiv 1810.04805), a tenth of the steps to warm up as in their run_classifier.py. Reads the folders
+# glue-stsb (or --data.path) and bert-base-uncased (or --data.vocab-path). These are settings of fine-tuning:
+# --init gives the encoder that a language model's run has trained.
 _STSB = Recipe(
     model=ClassifierConfig(
         encoder=dataclasses.replace(SIZES["bert_small"], vocab_size=0),

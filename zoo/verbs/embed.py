@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 
-import zoo
 from zoo.data import ExamplesConfig
 from zoo.data.examples.records import TABLES
 from zoo.data.examples.records.lines import read_lines
 from zoo.data.files import kind as extension
 from zoo.errors import ConfigError, DataError, storage_errors
 from zoo.inference.embed import embed as embeddings_of
+from zoo.pretrained import with_tokenizer
+from zoo.pretrained.hub import local
+from zoo.pretrained.runs import is_run
 from zoo.run import recipe_of
 
 LONGEST = 512  # tokens of a text, where neither model nor data says less
@@ -26,7 +28,7 @@ def embed(options) -> dict:
     if options.out and suffix not in WRITTEN:
         raise ConfigError(f"--out={options.out}: the name ends in none of {', '.join(WRITTEN)}")
     texts = texts_of(options.file, options.column)
-    model, params, tokenizer = zoo.from_pretrained(options.model)
+    model, params, tokenizer = with_tokenizer(options.model)
     wrap, max_length = reading(options.model, model, tokenizer)
     started = time.monotonic()
     found_NE = embeddings_of(
@@ -83,7 +85,7 @@ def texts_of(file: str, column: str) -> list[str]:
 def reading(folder: str, model, tokenizer) -> tuple[str, int]:
     """(wrap, max_length) of the texts that the model knows: as in its run's examples; else an encoder that
     reads both ways has its marks around a text, and a language model has none."""
-    if (Path(folder) / "checkpoints").is_dir():
+    if is_run(local(folder)):
         data = recipe_of(folder).data
         if isinstance(data, ExamplesConfig):
             return data.wrap, data.max_length

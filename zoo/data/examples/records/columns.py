@@ -4,6 +4,7 @@ Names that are in use are known (below, any case); whatever is called otherwise 
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 
 from zoo.data.examples.record import INPUTS, OPTIONAL
 from zoo.errors import DataError, nearest
@@ -35,7 +36,6 @@ NAMES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
         ("sentiment",),
         ("intent",),
     ),
-    ("score",): (("score",), ("similarity",), ("relatedness_score",), ("rating",)),
     ("first", "second"): (
         ("first", "second"),
         ("text", "text_pair"),
@@ -49,6 +49,7 @@ NAMES: dict[tuple[str, ...], tuple[tuple[str, ...], ...]] = {
         ("premise", "hypothesis"),
         ("source", "target"),
     ),
+    ("score",): (("score",), ("similarity",), ("relatedness_score",), ("rating",)),
     ("anchor", "positive", "negative"): (
         ("anchor", "positive", "negative"),
         ("query", "positive", "negative"),
@@ -102,7 +103,7 @@ def find_columns(
         if not set(fields) & set(wanted) or columns.keys() & set(fields):
             continue
         whole = [row for row in conventions if known.keys() >= set(row)]
-        begun = [row[:1] for row in conventions if row[0] in known]
+        begun = [tuple(takewhile(known.__contains__, row)) for row in conventions if row[0] in known]
         for row in (whole + begun)[:1]:
             named = zip(fields, row, strict=False)
             found |= {field: known[name] for field, name in named if field in wanted}
