@@ -23,14 +23,16 @@ import optax
 from zoo import cli, data, models, optim, sharding, xla
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.distill import Lesson
 from zoo.errors import INTERNAL, PREEMPTED, CheckpointError, ConfigError, UserError, storage_errors
 from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.models.depth import depths
-from zoo.optim.finetune import by_depth, frozen_names, without
+from zoo.optim.finetune import by_depth, frozen_names, overlaid, without
 from zoo.pretrained.start import completed, load_start
+from zoo.pretrained.teacher import load_teacher
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
 from zoo.run import RunFolder
@@ -94,10 +96,17 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
     model = models.create(recipe.model)
+    lesson = teacher_params = None
+    if recipe.distill.teacher:
+        teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
+        lesson = Lesson(model, teacher, recipe.distill)
     frozen = frozen_names(recipe.finetune.freeze, model.abstract())
     parts = TrainStep(
-        *(model, recipe.task, change_of(recipe, model, frozen)),
-        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay, frozen, recipe.best),
+        *(model, recipe.task, change_of(recipe, model, lesson.specs() if lesson else {}, frozen)),
+        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
+        lesson=lesson,
+        frozen=frozen,
+        best=recipe.best,
         carried_rows=dataset.carried_rows,
     )
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
@@ -117,7 +126,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             state = parts.init_on(mesh)
             if recipe.init:
                 params = load_start(recipe.init, model, state.params, mesh, dataset.tokenizer)
-                state = state.started_from(params)
+                state = state.started_from(overlaid(state.params, params))
             if recipe.vectors:
                 state = state.started_from(
                     with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
@@ -139,7 +148,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             if reporter.owes_evaluation(start, state.best):
                 state = look(state)
             end = start if out_of_patience(recipe, state) else recipe.steps
-            train_step = parts.compiled(mesh)
+            train_step = parts.compiled(mesh, teacher_params)
             for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)
@@ -194,13 +203,14 @@ def kept(recipe, state, reporter) -> dict:
     return {"best_step": step, "evaluations_since_best": waited}
 
 
-def change_of(recipe, model, frozen):
-    """What the optimizer makes of gradients, each layer at the rate that the recipe gives it."""
-    specs = without(model.abstract(), frozen)
+def change_of(recipe, model, beside, frozen):
+    """What the optimizer makes of gradients, each layer at the rate that the recipe gives it; `beside` are
+    parameters that are trained with the model's."""
+    specs = without(model.abstract() | beside, frozen)
     tx = optim.transform(recipe.optimizer, recipe.schedule, recipe.steps, specs)
     if not recipe.finetune.counts_layers:
         return tx
-    return optax.chain(tx, by_depth(recipe.finetune, depths(model), frozen))
+    return optax.chain(tx, by_depth(recipe.finetune, depths(model, beside), frozen))
 
 
 def complete(recipe, dataset):

@@ -7,8 +7,10 @@ import jax
 import numpy as np
 import optax
 import pytest
+from test_train import command, refusal, run, text  # noqa: F401
 from training import batch_of, mesh_of, parts_of, tiny_model, train
 
+import zoo
 from zoo import models, optim, schedules
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.errors import ConfigError
@@ -202,3 +204,19 @@ def test_unfreezing_goes_on_exactly_after_a_stop(tmp_path):
         half = checkpoints.restore(parts.specs(), mesh, note=pytest.fail)
     again, _ = train(parts, mesh, half, start=3, stop=6)
     assert state_digest(again, parts.specs()) == state_digest(whole, parts.specs())
+
+
+# --- train.py -------------------------------------------------------------------------------------
+
+
+def test_train_py_freezes_slows_and_unfreezes_and_refuses_a_pattern_without_parameters(text, capsys):  # noqa: F811
+    settings = ("--finetune.layer-decay", "0.5", "--finetune.unfreeze-every", "3")
+    assert run(text, capsys, "--finetune.freeze", "*/table", *settings, "--average-decay", "0.9")[0] == 0
+    model, params, _ = zoo.from_pretrained("runs/gpt_stdlib")
+    first, last = named_leaves(model.init(jax.random.key(0))), named_leaves(params)
+    stayed = {name for name in first if np.array_equal(first[name], last[name])}
+    assert stayed == {"tokens/table", "positions/table"}
+    error = refusal(capsys, 2, command(text, "--name", "other", "--finetune.freeze", "blocks/mpl/*"))
+    assert "finetune.freeze='blocks/mpl/*' matches no parameter; did you mean 'blocks/mlp/*'?" in error
+    error = refusal(capsys, 4, command(text, "--finetune.freeze", "*/table"))
+    assert "finetune.layer_decay: 0.5 -> 1.0" in error

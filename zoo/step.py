@@ -22,6 +22,7 @@ import optax
 
 from zoo import sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
+from zoo.distill import Lesson
 from zoo.models.pure import Model
 from zoo.optim import state_specs as optimizer_specs
 from zoo.optim.finetune import overlaid, without
@@ -75,6 +76,8 @@ class TrainStep:
     """Largest global norm of a gradient; 0: any."""
     average_decay: float = 0.0
     """Of the parameter average; 0: none is kept."""
+    lesson: Lesson | None = None
+    """How the model learns from a teacher; None: from the targets alone."""
     frozen: frozenset[str] = frozenset()
     """Names of the parameters that keep their values: no gradient is computed for them, and `tx` knows
     nothing of them."""
@@ -85,7 +88,8 @@ class TrainStep:
 
     def init(self) -> TrainState:
         """State 0."""
-        params = self.model.init(jax.random.key(self.seed))
+        key = jax.random.key(self.seed)
+        params = self.model.init(key) | (self.lesson.init(key) if self.lesson else {})
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
@@ -99,9 +103,13 @@ class TrainStep:
         """The state of rows that have not begun; None where rows do not go on."""
         return self.model.initial_state(self.carried_rows, 0) if self.carried_rows else None
 
+    def param_specs(self) -> dict:
+        """What is trained: the model's parameters and those that compare it with a teacher."""
+        return self.model.abstract() | (self.lesson.specs() if self.lesson else {})
+
     def specs(self) -> TrainState:
         """The same tree of ParamSpecs: what the sharding table places."""
-        params = self.model.abstract()
+        params = self.param_specs()
         return TrainState(
             step=ParamSpec("", (), (), jnp.int32),
             params=params,
@@ -115,10 +123,13 @@ class TrainStep:
         """State 0, every array made where the table places it."""
         return jax.jit(self.init, out_shardings=sharding.shardings(self.specs(), mesh))()
 
-    def compiled(self, mesh) -> Callable:
+    def compiled(self, mesh, teacher_params=None) -> Callable:
         """step(state, batch) -> (state, metrics), compiled once; the state that goes in is given up."""
         out = (sharding.shardings(self.specs(), mesh), None)
-        return jax.jit(self.step, donate_argnums=0, out_shardings=out)
+        compiled = jax.jit(self.step, donate_argnums=0, out_shardings=out)
+        if self.lesson is None:
+            return compiled
+        return lambda state, batch: compiled(state, batch, teacher_params)
 
     def judge(self, mesh) -> Callable:
         """judge(state, metrics) -> state, which knows then whether its parameters are the best so far."""
@@ -137,13 +148,13 @@ class TrainStep:
 
         return judge
 
-    def step(self, state: TrainState, batch) -> tuple[TrainState, dict]:
+    def step(self, state: TrainState, batch, teacher_params=None) -> tuple[TrainState, dict]:
         """One update, applied only where the loss, the gradient and what would be stored are finite.
 
         Metrics: loss (mean nats), grad_norm (before clipping), param_norm, finite (whether the update
         was applied).
         """
-        gradients, sums, carry = self._gradients(state, batch)
+        gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
         loss, norm = sums["loss"] / weight, optax.tree.norm(gradients)
@@ -161,15 +172,20 @@ class TrainStep:
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         return state, {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
 
-    def _gradients(self, state, batch):
+    def _gradients(self, state, batch, teacher_params):
         """(summed gradients, sums, the rows' next state) of a batch, one micro-batch after the other."""
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
         trained = without(state.params, self.frozen)
 
         def loss(trained, micro, key):
             params, (batch, carry) = overlaid(state.params, trained), micro
+            training = {"train": True, "rngs": {"dropout": key}}
+            if self.lesson is not None:
+                x, layers = self.lesson.read(self.model, params, batch["inputs"], **training)
+                sums = self.lesson.sums(self.task, params, teacher_params, x, layers, batch)
+                return sums["loss"], (sums, None)
             x, carry = self.model.features(
-                params, batch["inputs"], state=self._begun(carry, batch), train=True, rngs={"dropout": key}
+                params, batch["inputs"], state=self._begun(carry, batch), **training
             )
             sums = self.task.loss(x, functools.partial(self.model.readout_stored, params), batch)
             return sums["loss"], (sums, carry)

@@ -148,7 +148,7 @@ class BERT(nn.Module):
         block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
         self.blocks = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=nn.broadcast,
             length=cfg.num_layers,
@@ -207,6 +207,7 @@ class Block(nn.Module):
         norm = functools.partial(LayerNorm, cfg.dims, epsilon=cfg.norm_epsilon)
         x_BTD = norm(name="norm1")(x_BTD + Attention(cfg, name="attention")(x_BTD, sees))
         x_BTD = norm(name="norm2")(x_BTD + FeedForward(cfg, name="mlp")(x_BTD))
+        self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
         return x_BTD, None
 
 
@@ -221,6 +222,8 @@ class Attention(nn.Module):
         q_BTHK, k_BTHK, v_BTHK = (
             Linear("BTD,DHK->BTHK", dims, name=name)(x_BTD) for name in ("query", "key", "value")
         )
+        self.sow("intermediates", "q_BTHK", q_BTHK)
+        self.sow("intermediates", "k_BTHK", k_BTHK)
         y_BTHK = attention(
             *(q_BTHK, k_BTHK, v_BTHK, sees), dropout_rate=cfg.dropout_rate, dropout_key=dropout_key(self)
         )

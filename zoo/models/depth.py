@@ -22,14 +22,21 @@ from zoo.models.pure import Model
 NUMBERED = re.compile(r"layers?_?(\d+)")
 
 
-def depths(model: Model) -> dict:
-    """The tree of the model's parameters with the depth of each, or of its N layers as an array [N, 1, ...].
-
-    Raises ConfigError for a model whose layers stand in no single order.
-    """
+def innermost(model: Model):
+    """(configuration, module, where its parameters are) of what has the layers: a head's encoder's, or its own."""
     config, module, prefix = model.config, model.module, ""
     while any(field.name == "encoder" for field in dataclasses.fields(config)):
         config, module, prefix = config.encoder, module.encoder, f"{prefix}encoder/"
+    return config, module, prefix
+
+
+def depths(model: Model, beside: dict | None = None) -> dict:
+    """The tree of the model's parameters with the depth of each, or of its N layers as an array [N, 1, ...].
+
+    `beside` is a tree of parameters that are trained with the model; they count as its head's.
+    Raises ConfigError for a model whose layers stand in no single order.
+    """
+    config, module, prefix = innermost(model)
     if not hasattr(module, "bottom"):
         raise ConfigError(
             f"finetune: the layers of {type(config).__name__} stand in no single order from bottom to top; "
@@ -47,6 +54,6 @@ def depths(model: Model) -> dict:
             return 1 + np.arange(spec.shape[0]).reshape(-1, *[1] * (len(spec.shape) - 1))
         return np.array(1 + int(numbered.group(1)) if numbered else config.num_layers + 1)
 
-    specs = model.abstract()
+    specs = model.abstract() | (beside or {})
     found = [depth(name, spec) for name, spec in named_leaves(specs).items()]
     return jax.tree.unflatten(jax.tree.structure(specs), found)

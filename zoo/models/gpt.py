@@ -144,7 +144,7 @@ class GPT(nn.Module):
         block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
         self.blocks = nn.scan(
             block,
-            variable_axes={"params": 0},
+            variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),
             length=cfg.num_layers,
@@ -202,6 +202,7 @@ class Block(nn.Module):
         mixed_BTD, read = Attention(cfg, name="attention")(norm1(x_BTD), sees, place_BT, cache)
         x_BTD += mixed_BTD
         x_BTD += FeedForward(cfg, name="mlp")(norm2(x_BTD))
+        self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
         return x_BTD, read
 
 
@@ -216,6 +217,8 @@ class Attention(nn.Module):
         q_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="query")(x_BTD)
         k_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="key")(x_BTD)
         v_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="value")(x_BTD)
+        self.sow("intermediates", "q_BTHK", q_BTHK)
+        self.sow("intermediates", "k_BTHK", k_BTHK)
         k_BSHK, v_BSHK, read = k_BTHK, v_BTHK, None
         if cache is not None:
             cache, read = written(cache, place_BT, k_BTHK, v_BTHK)

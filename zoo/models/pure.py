@@ -85,6 +85,32 @@ class Model:
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
         return self.module.apply({"params": params}, as_inputs(inputs), state, rngs=rngs, method="features")
 
+    def layers(self, params, inputs, *, train: bool = False, rngs=None):
+        """(x, layers): the final features, and what its Transformer's layers computed on the way to them.
+
+        The layers are {"x_BTD": [N, B, T, D], "q_BTHK": [N, B, T, H, K], "k_BTHK": ...}: each block's output,
+        and the queries and keys of its attention. Of a model without such blocks they are {}.
+        """
+        (x, _), shown = self.module.apply(
+            {"params": params},
+            as_inputs(inputs),
+            None,
+            rngs=rngs if train else None,
+            method="features",
+            mutable=["intermediates"],
+        )
+        leaves = jax.tree_util.tree_leaves_with_path(shown)
+        return x, {path[-2].key: leaf for path, leaf in leaves}  # path[-1] counts repeated calls: one
+
+    @functools.cache  # noqa: B019 -- as for abstract()
+    def layer_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of layers() for a row of one token."""
+        params = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), self.abstract())
+        reads = getattr(self.module, "reads", ("tokens",))
+        inputs = {name: jnp.zeros((1, 1), jnp.int32) for name in reads}
+        _, layers = jax.eval_shape(lambda params: self.layers(params, inputs), params)
+        return {name: x.shape for name, x in layers.items()}
+
     def readout(self, params, x, rows=None):
         """Logits, float32, of features at any positions: [..., D] -> [..., V], or [..., C] of a head.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
+from zoo.distill import Distill
 from zoo.errors import ConfigError
 from zoo.models import MODELS, SIZES, module_of
 from zoo.optim import OPTIMIZERS, AdamW, Optimizer
@@ -36,6 +37,7 @@ PARTS = (
     *SOURCES.values(),
     MeshConfig,
     FineTune,
+    Distill,
     *OPTIMIZERS.values(),
     *SCHEDULES.values(),
 )
@@ -54,6 +56,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Cosine)
     finetune: FineTune = field(default_factory=FineTune)
+    distill: Distill = field(default_factory=Distill)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     steps: int = 1000
     """Updates in all."""
@@ -117,6 +120,13 @@ class Recipe:
             raise ConfigError(
                 f"patience={self.patience} waits for a metric; name it with best, or set it to 0"
             )
+        if self.distill.teacher and not hasattr(self.task, "scored"):
+            raise ConfigError(
+                f"distill: task={type(self.task).__name__} has no logits that a teacher could give; leave "
+                "distill.teacher empty"
+            )
+        if self.distill.teacher and getattr(self.data, "layout", "") == "streams":
+            raise ConfigError("distill: a teacher reads whole rows; choose data.layout=stream")
         self._check_parts()
         if self.seed >= 2**32:
             raise ConfigError(f"seed={self.seed} must be less than {2**32}")

@@ -3,6 +3,7 @@
 import dataclasses
 
 from zoo.data import CooccurrencesConfig, ExamplesConfig, WordPairsConfig
+from zoo.distill import Distill
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.joint import JointConfig
 from zoo.models.rnn import RNNConfig
@@ -34,6 +35,19 @@ _CLASSIFY = Recipe(
     schedule=Cosine(warmup_steps=50),
     steps=800,
     save_every=400,
+)
+
+# The same by a student with 18 % of the parameters, whose teacher is a run of classify_stdlib.
+_DISTILL = dataclasses.replace(
+    _CLASSIFY,
+    model=ClassifierConfig(
+        encoder=RNNConfig(vocab_size=0, num_layers=1, d_model=32, d_state=32, init_scale=0.0),
+        num_classes=0,
+        pooling="max",
+        d_hidden=0,
+        dropout_rate=0.1,
+    ),
+    distill=Distill(teacher="runs/classify_stdlib", temperature=2.0, hard=0.3, soft=0.7),
 )
 
 # The kind of each token of a line of Python, as its own lexer says.
@@ -169,6 +183,7 @@ def _vectors(task, data, learning_rate: float, steps: int, **model) -> Recipe:
 
 RECIPES = {
     "classify_stdlib": _CLASSIFY,
+    "distill_classify_stdlib": _DISTILL,
     "tag_stdlib": _TAG,
     "elmo_tag_stdlib": _ELMO_TAG,
     "lstm_sst2": _SST2,

@@ -4,6 +4,7 @@ batch(examples) -> {inputs, targets, weights, ...}       NumPy, on the host
 loss(x, readout, batch) -> {loss, weight, ...}           sums, inside the compiled step
 outputs(model, params, x, batch) -> {name: [B, ...]}     what an evaluation brings back row by row
 predict(model, params, x, inputs) -> {name: [B, ...]}    what it says of texts without the right answers
+scored(x, readout, batch) -> (logits, weights)           what distillation compares, where it can
 metrics(sums, outputs, dataset) -> {eval_loss, ...}      of a whole evaluation
 """
 

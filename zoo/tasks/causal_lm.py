@@ -43,6 +43,10 @@ class CausalLM:
         nats, weight = cross_entropy(readout(x_BTD), batch["targets"], batch["weights"])
         return {"loss": nats, "weight": weight}
 
+    def scored(self, x_BTD, readout, batch):
+        """The logits of each position's next token, and how much it counts."""
+        return readout(x_BTD), batch["weights"]
+
     def outputs(self, model, params, x_BTD, batch) -> dict:
         """Nothing: the sums say it all."""
         return {}

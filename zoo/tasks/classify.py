@@ -62,6 +62,12 @@ class Classify:
             "count": present_B.sum(),
         }
 
+    def scored(self, x_BD, readout, batch):
+        """The logits of each row's labels, and how much the row counts."""
+        logits_BC = readout(x_BD)
+        weights_C = jnp.array(self.class_weights or (1.0,) * logits_BC.shape[-1])
+        return logits_BC, batch["present"] * weights_C[batch["targets"]]
+
     def predict(self, model, params, x_BD, inputs) -> dict:
         """The most probable "label" of each row, and its "probability"."""
         probability_BC = jax.nn.softmax(model.readout(params, x_BD))

@@ -42,6 +42,10 @@ class MaskedLM:
         the most probable word."""
         return word_sums(readout(at(x_BTD, batch["picked"])), batch)
 
+    def scored(self, x_BTD, readout, batch):
+        """The logits of each masked word, and whether it counts."""
+        return readout(at(x_BTD, batch["picked"])), batch["weights"]
+
     def outputs(self, model, params, x_BTD, batch) -> dict:
         """Nothing: the sums say it all."""
         return {}

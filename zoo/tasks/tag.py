@@ -14,6 +14,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
+from zoo.crf import PerToken
+from zoo.errors import ConfigError
 from zoo.scores import accuracy, entity_scores, scheme_of
 from zoo.tasks.inputs import counts_of_words, inputs_of
 
@@ -39,6 +41,16 @@ class Tag:
         nats_B = readout(x_BTD).nats(batch["targets"], lengths_B)
         nats = jnp.where(present_B > 0, nats_B, 0).sum()  # not a product: a tag may cost infinitely much
         return {"loss": nats, "weight": (lengths_B * present_B).sum()}
+
+    def scored(self, x_BTD, readout, batch):
+        """The logits of each word's tag, and whether it counts. Raises ConfigError for those of a CRF."""
+        tags = readout(x_BTD)
+        if not isinstance(tags, PerToken):
+            raise ConfigError(
+                "distill compares each word's tags, and a CRF has them by rows; set model.decoder=softmax"
+            )
+        there_BT = jnp.arange(tags.emissions_BTC.shape[1]) < counts_of_words(batch["inputs"])[:, None]
+        return tags.emissions_BTC, there_BT * batch["present"][:, None]
 
     def predict(self, model, params, x_BTD, inputs) -> dict:
         """The best "tags" [B, T] of each row."""
