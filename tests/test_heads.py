@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -151,12 +152,15 @@ def test_a_row_without_words_is_pooled_to_zero(pooling):
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_the_hidden_layer_is_tanh_of_a_linear_layer():
-    cfg = HEADS["classifier-mean"]
+@pytest.mark.parametrize("activation", ["tanh", "relu", "gelu"])
+def test_the_hidden_layer_is_the_activation_of_a_linear_layer(activation):
+    cfg = dataclasses.replace(HEADS["classifier-mean"], hidden_activation=activation)
     params = parameters(model_of(cfg))
     x_BTD = params["encoder"]["table"]["table"][tokens()]
     mean = np.stack([row[:n].mean(0) for row, n in zip(x_BTD, LENGTHS, strict=True)])
-    hidden = np.tanh(mean @ params["hidden"]["w"] + params["hidden"]["b"])
+    linear = np.asarray(mean @ params["hidden"]["w"] + params["hidden"]["b"])
+    below = np.vectorize(lambda x: (1 + math.erf(x / math.sqrt(2))) / 2)(linear)  # the share of a normal
+    hidden = {"tanh": np.tanh(linear), "relu": np.maximum(linear, 0), "gelu": linear * below}[activation]
     x, logits = read(model_of(cfg), params, inputs())
     assert_close(x, hidden)
     assert_close(logits, hidden @ params["classes"]["w"] + params["classes"]["b"])

@@ -138,7 +138,7 @@ def test_a_stream_splits_no_character_and_shows_no_beginning_of_a_stop_string(mo
         (["--cache", "int4"], "cache_dtype='int4'"),
         (["--count", "0"], "--count=0"),
         (["--beam", "0"], "size=0"),
-        (["--beam", "2", "--count", "3"], "count=3 texts cannot come from a beam of size=2"),
+        (["--beam", "2", "--count", "3", "--tokens", "4"], "count=3 texts cannot come from a beam of size=2"),
         (["--beam", "2", "--tokens", "27"], "a prompt of 6 tokens and 27 new ones"),
         (["--beam", "2", "--temperature", "1"], "--temperature is of no use to --beam"),
         (["--beam", "2", "--logprobs"], "--logprobs is of no use to --beam"),

@@ -2,9 +2,7 @@
 back byte for byte. The folders are written here, with safetensors and by hand."""
 
 import dataclasses
-import hashlib
 import json
-import shutil
 import socket
 import struct
 import sys
@@ -15,110 +13,33 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from families import jit
+from folders import (
+    CONFIGS,
+    DISTILBERT,
+    ENCODER,
+    LABELS,
+    PIECES,
+    TOKENIZER,
+    change,
+    classifier,
+    digests,
+    equal,
+    random_params,
+    refusal,
+    written,
+)
 from safetensors.numpy import save_file
 
-import train
 import zoo
 from zoo import sharding
-from zoo.__main__ import main as command
-from zoo.checkpoint import named_leaves
-from zoo.data import ExamplesConfig
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
-from zoo.errors import CheckpointError, ConfigError, DataError, StorageError
-from zoo.models.bert import BERTConfig
-from zoo.models.classifier import ClassifierConfig
-from zoo.models.gpt import GPTConfig
-from zoo.models.modernbert import ModernBERTConfig
+from zoo.errors import ConfigError, StorageError
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.rnn import RNNConfig
-from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, hub, stored
-from zoo.pretrained.start import completed, load_start
+from zoo.pretrained.start import load_start
 from zoo.pretrained.stored import open_tensors
-from zoo.recipes import Recipe
-from zoo.schedules import Constant
-from zoo.tasks import Classify
-
-PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] a film good ##s bad , .".split()
-TOKENIZER = WordPieceTokenizer(tuple(PIECES))
-SIZES = {
-    "vocab_size": len(PIECES),
-    "max_length": 12,
-    "num_layers": 3,
-    "num_heads": 2,
-    "d_model": 8,
-    "d_ff": 20,
-}
-SIZES |= {"dropout_rate": 0.0}
-ENCODER = BERTConfig(**SIZES)
-ROBERTA = dataclasses.replace(ENCODER, num_token_types=1, position_offset=2, norm_epsilon=1e-5)
-DISTILBERT = dataclasses.replace(ENCODER, num_token_types=0)
-
-
-def classifier(encoder, activation="tanh") -> ClassifierConfig:
-    head = {"pooling": "first", "d_hidden": 8, "dropout_rate": 0.0, "hidden_activation": activation}
-    return ClassifierConfig(encoder, num_classes=3, **head)
-
-
-CONFIGS = {
-    "bert": ENCODER,
-    "roberta": ROBERTA,
-    "distilbert": DISTILBERT,
-    "modernbert": ModernBERTConfig(**SIZES),
-    "gpt2": GPTConfig(**SIZES),
-    "bert classes": classifier(ENCODER),
-    "roberta classes": classifier(ROBERTA),
-    "distilbert classes": classifier(DISTILBERT, "relu"),
-    "bert tags": TaggerConfig(ENCODER, num_tags=3, decoder="softmax"),
-    "distilbert spans": SpanConfig(DISTILBERT),
-}
-LABELS = ("no", "yes", "perhaps")
-
-
-def random_params(config) -> dict:
-    """Uneven numbers in every parameter, and nothing in the vocabulary's padding."""
-    random = np.random.default_rng(3)
-
-    def draw(spec):
-        array = np.zeros(spec.shape, np.float32)
-        spec.visible(array)[...] = random.normal(size=spec.visible_shape)
-        return array
-
-    return jax.tree.map(draw, zoo.create(config).abstract())
-
-
-def written(folder, config=ENCODER, tokenizer=TOKENIZER, **settings):
-    """A folder of random parameters; returns them."""
-    params = random_params(config)
-    labels = (
-        LABELS if {"num_classes", "num_tags"} & {field.name for field in dataclasses.fields(config)} else ()
-    )
-    zoo.save_pretrained(folder, zoo.create(config), params, tokenizer, labels=labels, **settings)
-    return params
-
-
-def digests(folder) -> dict[str, str]:
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
-
-
-def equal(one, other) -> bool:
-    one, other = named_leaves(one), named_leaves(other)
-    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
-
-
-def refusal(call, *args, error=CheckpointError) -> str:
-    with pytest.raises(error) as caught:
-        call(*args)
-    assert "\n" not in str(caught.value) and len(str(caught.value)) < 700
-    return str(caught.value)
-
-
-def change(folder, **settings):
-    """Settings of a folder's config.json put anew."""
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-
 
 # --- both ways ------------------------------------------------------------------------------------
 
@@ -513,229 +434,3 @@ def test_a_hub_that_does_not_answer_is_one_line(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     said = refusal(hub.local, "hf:someone/model", error=ConfigError)
     assert said.startswith("hf:someone/model needs huggingface_hub; pip install huggingface_hub")
-
-
-# --- tokenizers -----------------------------------------------------------------------------------
-
-
-def tokenizer_json(folder, **changes) -> None:
-    """A tokenizer.json such as transformers writes for BERT."""
-    model = {"type": "WordPiece", "unk_token": "[UNK]", "vocab": {piece: i for i, piece in enumerate(PIECES)}}
-    normalizer = {"type": "BertNormalizer", "lowercase": True, "strip_accents": None, "clean_text": True}
-    whole = {"model": model, "normalizer": normalizer, "pre_tokenizer": {"type": "BertPreTokenizer"}}
-    (folder / "tokenizer.json").write_text(json.dumps(whole | changes))
-
-
-@pytest.mark.parametrize(
-    ("settings", "lowercases", "strips", "text", "pieces"),
-    [
-        ({}, True, True, "Good f\u00efLm", "good film"),
-        ({"do_lower_case": False}, False, False, "Good film", "[UNK] film"),
-        ({"strip_accents": False}, True, False, "Good f\u00efLm", "good [UNK]"),
-        ({"do_lower_case": None}, True, True, "GOOD", "good"),
-    ],
-)
-def test_tokenizer_config_json_has_the_last_word(settings, lowercases, strips, text, pieces, tmp_path):
-    tokenizer_json(tmp_path)
-    (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
-    tokenizer = WordPieceTokenizer.read(tmp_path)
-    assert (tokenizer.lowercases, tokenizer.strips_accents) == (lowercases, strips)
-    assert [PIECES[i] for i in tokenizer.encode(text)] == pieces.split()
-    tokenizer.save(tmp_path / "saved")
-    assert zoo.data.load_tokenizer(tmp_path / "saved").digest == tokenizer.digest
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"model": {"type": "Unigram"}}, "a tokenizer of the kind 'Unigram'"),
-        ({"model": {"type": "WordPiece", "vocab": {"[UNK]": 0, "b": 2}}}, "'b' has 2 in place of 1"),
-        ({"model": {"type": "WordPiece", "vocab": 3}}, "its model has no vocab"),
-        (
-            {"normalizer": {"type": "Lowercase"}},
-            "its normalizer has type='Lowercase', and here it is 'BertNormalizer'",
-        ),
-        ({"normalizer": 7}, "normalizer is no object"),
-        ({"added_tokens": [{"content": "x"}]}, "added_tokens is no list of pieces"),
-    ],
-)
-def test_a_tokenizer_json_of_another_make_is_refused(changes, said, tmp_path):
-    tokenizer_json(tmp_path, **changes)
-    assert said in refusal(zoo.data.load_tokenizer, tmp_path, error=DataError)
-
-
-# --- commands -------------------------------------------------------------------------------------
-
-
-def test_show_and_export_of_a_published_folder(tmp_path, capsys):
-    written(tmp_path / "a", classifier(ENCODER), max_shard_size=10**9)
-    assert command(["show", str(tmp_path / "a")]) == 0
-    shown = capsys.readouterr().out
-    assert '"perhaps"' in shown and json.loads(shown.splitlines()[-1])["parameters"] == 2327
-    assert command(["export", str(tmp_path / "a"), str(tmp_path / "b")]) == 0
-    assert digests(tmp_path / "a") == digests(tmp_path / "b")
-    assert command(["export", str(tmp_path / "a"), str(tmp_path / "b")]) == StorageError.exit_code
-
-
-def test_predict_answers_with_the_folders_own_names(tmp_path, capsys):
-    written(tmp_path / "a", classifier(ENCODER))
-    (tmp_path / "texts.txt").write_text("a good film\nbad films.\n")
-    assert command(["predict", str(tmp_path / "a"), str(tmp_path / "texts.txt")]) == 0
-    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()[:2]]
-    assert [answer["text"] for answer in answers] == ["a good film", "bad films."]
-    model, params, tokenizer = zoo.from_pretrained(tmp_path / "a")
-    tokens = [tokenizer.bos, *tokenizer.encode("a good film"), tokenizer.eot]
-    logits_BC = jit(lambda p: model.apply(p, np.array([tokens])))(params)
-    assert answers[0]["label"] == LABELS[int(np.argmax(logits_BC))]
-
-
-def test_what_a_published_model_cannot_do_is_one_line(tmp_path, capsys):
-    written(tmp_path / "words")
-    written(tmp_path / "mute", CONFIGS["gpt2"], tokenizer=None)
-    (tmp_path / "texts.txt").write_text("a film\n")
-    for verb, folder, said in (
-        ("predict", "words", "MaskedLM, predicts nothing of a text"),
-        ("score", "words", "does not read from left to right"),
-        ("score", "mute", "holds no tokenizer, so that it reads no text"),
-        ("eval", "mute", "holds no tokenizer"),
-    ):
-        assert command([verb, str(tmp_path / folder), str(tmp_path / "texts.txt")]) > 0
-        error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("error: ") and said in error
-
-
-# --- a training run -------------------------------------------------------------------------------
-
-EXAMPLES = ExamplesConfig(kind="classify", tokenizer="wordpiece", vocab_size=500, wrap="both", max_length=12)
-NAMED = Recipe(
-    model=ClassifierConfig(
-        BERTConfig(vocab_size=0, num_layers=2, num_heads=2, d_model=16, dropout_rate=0.3, dtype="bfloat16"),
-        num_classes=0,
-        pooling="first",
-        d_hidden=16,
-    ),
-    task=Classify(),
-    data=EXAMPLES,
-)
-
-
-def started(folder, *, named=NAMED, encoder=(), model=(), **changes):
-    """A recipe with what was set by hand, completed from a folder."""
-    inner = dataclasses.replace(named.model.encoder, **dict(encoder))
-    head = dataclasses.replace(named.model, encoder=inner, **dict(model))
-    recipe = dataclasses.replace(named, model=head, init=str(folder), **changes)
-    return completed(recipe, named)
-
-
-def test_a_run_takes_sizes_and_vocabulary_from_the_folder_it_starts_from(tmp_path):
-    written(tmp_path / "a")
-    recipe = started(tmp_path / "a")
-    assert recipe.model.encoder == dataclasses.replace(ENCODER, dropout_rate=0.3, dtype="bfloat16")
-    assert recipe.model.d_hidden == 8 and recipe.model.num_classes == 0
-    assert (recipe.data.tokenizer, recipe.data.vocab_path, recipe.data.vocab_size) == (
-        *("wordpiece", str(tmp_path / "a")),
-        0,
-    )
-    assert started(tmp_path / "a", encoder={"num_layers": 3}) == recipe  # what the folder has too
-    by_hand = dataclasses.replace(EXAMPLES, vocab_path="mine", vocab_size=0)
-    assert started(tmp_path / "a", data=by_hand).data == by_hand
-
-
-@pytest.mark.parametrize(
-    ("changes", "said"),
-    [
-        ({"encoder": {"num_layers": 4}}, "model.encoder.num_layers=4, but "),
-        ({"encoder": {"activation": "relu"}}, "model.encoder.activation='relu', but "),
-        ({"data": dataclasses.replace(EXAMPLES, tokenizer="word")}, "set data.tokenizer=wordpiece"),
-        ({"data": dataclasses.replace(EXAMPLES, max_length=13)}, "data.length=13 is longer than the model"),
-    ],
-)
-def test_a_value_set_by_hand_that_the_folder_has_not_is_refused(changes, said, tmp_path):
-    written(tmp_path / "a")
-    with pytest.raises(ConfigError) as caught:
-        started(tmp_path / "a", **changes)
-    assert said in str(caught.value)
-
-
-def test_a_recipe_of_another_family_is_refused(tmp_path):
-    written(tmp_path / "a", CONFIGS["gpt2"], tokenizer=None)
-    with pytest.raises(ConfigError, match="model.encoder is a BERTConfig, and .* holds a GPTConfig"):
-        started(tmp_path / "a")
-
-
-@pytest.mark.parametrize(
-    ("source", "fresh"), [("bert", "classes, hidden"), ("bert classes", ""), ("bert tags", "classes, hidden")]
-)
-def test_a_classifier_starts_from_what_a_folder_has_of_it(source, fresh, tmp_path, capsys):
-    theirs = written(tmp_path / "a", CONFIGS[source])
-    model = zoo.create(CONFIGS["bert classes"])
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
-    found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
-    said = capsys.readouterr().err
-    assert (f"not in it, random at first: {fresh}\n" in said) == bool(fresh)
-    encoder = theirs.get("encoder", theirs)
-    wanted = {name: x for name, x in named_leaves(encoder).items() if name in named_leaves(found["encoder"])}
-    assert equal(found["encoder"], wanted)
-    if not fresh:
-        assert equal(found, theirs)
-    strange = WordPieceTokenizer((*PIECES[:-2], ".", ","))
-    assert "another vocabulary" in refusal(load_start, tmp_path / "a", model, {}, mesh, strange)
-
-
-def test_a_classifier_takes_the_pooler_of_a_pretrained_bert(tmp_path, capsys):
-    params = random_params(PretrainingConfig(ENCODER))
-    zoo.save_pretrained(tmp_path / "a", zoo.create(PretrainingConfig(ENCODER)), params)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
-    found = load_start(tmp_path / "a", zoo.create(CONFIGS["bert classes"]), {}, mesh, TOKENIZER)
-    pooler = params["pooler"]["w"].reshape(8, 8)  # [D, H, K]
-    np.testing.assert_array_equal(found["hidden"]["w"], pooler)
-    said = capsys.readouterr().err
-    assert "random at first: classes" in said and "hidden" not in said
-
-
-def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):
-    theirs = written(tmp_path / "a", CONFIGS["bert classes"])
-    model = zoo.create(dataclasses.replace(CONFIGS["bert classes"], num_classes=5))
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
-    found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
-    assert equal(found["hidden"], theirs["hidden"]) and found["classes"]["w"].shape == (8, 5)
-    assert "random at first: classes" in capsys.readouterr().err
-
-
-@pytest.fixture
-def examples(tmp_path):
-    """Sentences of two classes, divided."""
-    for part, count in (("train", 24), ("valid", 8)):
-        rows = [f"a {'good' if i % 2 else 'bad'} film{'s' * (i % 3)} .\t{i % 2}" for i in range(count)]
-        (tmp_path / "data").mkdir(exist_ok=True)
-        (tmp_path / "data" / f"{part}.tsv").write_text("sentence\tlabel\n" + "\n".join(rows) + "\n")
-    return tmp_path / "data"
-
-
-def test_a_run_from_a_folder_goes_on_without_it_and_is_exported(tmp_path, examples, monkeypatch, capsys):
-    """Two steps, two more when the folder is gone, and the run as a folder again, which predicts the same."""
-    written(tmp_path / "a")
-    recipe = dataclasses.replace(NAMED, schedule=Constant(), sample_tokens=0, data=EXAMPLES)
-    monkeypatch.setitem(train.CONFIGS, "named", dataclasses.replace(recipe, name="named"))
-    flags = ["--data.path", str(examples), "--data.batch-size", "8", "--runs", str(tmp_path / "runs")]
-    flags += ["--init", str(tmp_path / "a"), "--model.encoder.dtype", "float32", "--save-every", "2"]
-    assert train.main(["named", "--steps", "2", *flags]) == 0
-    assert "random at first: classes, hidden" in capsys.readouterr().err
-    shutil.move(tmp_path / "a", tmp_path / "elsewhere")
-    assert train.main(["named", "--steps", "4", *flags]) == 0
-    assert "continued at step 2" in capsys.readouterr().err
-    run = tmp_path / "runs" / "named"
-    model, params, _ = zoo.from_pretrained(run)
-    assert model.config.encoder.d_model == 8 and model.config.d_hidden == 8
-
-    assert command(["export", str(run), str(tmp_path / "b")]) == 0
-    assert zoo.labels_of(tmp_path / "b")["labels"] == ("0", "1")
-    assert equal(zoo.from_pretrained(tmp_path / "b")[1], params)
-    capsys.readouterr()
-    answers = []
-    for folder in (run, tmp_path / "b"):
-        for verb in ("predict", "eval"):
-            assert command([verb, str(folder), str(examples / "valid.tsv")]) == 0
-        out = capsys.readouterr().out.splitlines()
-        answers.append([line for line in out if not line.startswith('{"model"')])
-    assert answers[0] == answers[1] and "accuracy" in "".join(answers[0])

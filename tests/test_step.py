@@ -40,6 +40,21 @@ def test_losses_are_the_same_on_every_mesh(kind):
 
 
 @families
+@eight_devices
+def test_first_values_are_the_same_on_a_mesh_and_spread_as_the_table_says(kind):
+    """Parameters, moments and average alike: at most 2 % of the bytes are on every device."""
+    parts, mesh = parts_of(kind, average_decay=0.9), mesh_of((1, 2, 4))
+    with jax.set_mesh(mesh):
+        state = parts.init_on(mesh)
+    jax.tree.map(np.testing.assert_array_equal, state, initial(parts, mesh_of()))
+    kept = {
+        name: x.nbytes for name, x in checkpoint.named_leaves(state).items() if x.sharding.is_fully_replicated
+    }
+    total = sum(x.nbytes for x in jax.tree.leaves(state))
+    assert sum(kept.values()) < 0.02 * total, kept
+
+
+@families
 def test_ten_steps_learn_something(kind):
     _, losses = train(parts_of(kind, optimizer=optim.AdamW(learning_rate=3e-2)), mesh_of())
     assert losses[-1] < losses[0] - 0.2, losses
@@ -152,24 +167,10 @@ def test_dropout_changes_with_the_step_and_not_between_runs(kind):
 
 @families
 @eight_devices
-def test_every_large_array_of_the_state_is_spread(kind):
-    """Parameters, moments and average alike: at most 2 % of the bytes are on every device."""
-    parts, mesh = parts_of(kind, average_decay=0.9), mesh_of((1, 2, 4))
-    with jax.set_mesh(mesh):
-        state = initial(parts, mesh)
-    kept = {
-        name: x.nbytes for name, x in checkpoint.named_leaves(state).items() if x.sharding.is_fully_replicated
-    }
-    total = sum(x.nbytes for x in jax.tree.leaves(state))
-    assert sum(kept.values()) < 0.02 * total, kept
-
-
-@families
-@eight_devices
 def test_the_state_stays_where_the_table_put_it(kind):
     parts, mesh = parts_of(kind), mesh_of((2, 2, 2))
     with jax.set_mesh(mesh):
-        placed = jax.tree.map(lambda x: x.sharding, initial(parts, mesh))
+        placed = jax.tree.map(lambda x: x.sharding, parts.init_on(mesh))
     state, _ = train(parts, mesh, stop=1)
     jax.tree.map(
         lambda x, sharding: x.sharding.is_equivalent_to(sharding, x.ndim) or pytest.fail(str(x.sharding)),

@@ -38,6 +38,7 @@ def tiny_model(kind, **changes):
     return models.create(kind(**(sizes | changes)))
 
 
+@functools.cache  # equal parts are one object, with programs and a first state that tests share
 def parts_of(kind, *, optimizer=None, steps=10, model=None, **settings) -> TrainStep:
     """A train step with AdamW and a cosine, unless told otherwise; a recurrent model carries its state."""
     model = model or tiny_model(kind)
@@ -81,9 +82,15 @@ def compiled(parts: TrainStep, mesh):
 
 
 @functools.cache
-def _initial(parts: TrainStep, mesh):
-    with jax.set_mesh(mesh):
+def _first(parts: TrainStep):
+    with jax.set_mesh(mesh := mesh_of()):
         return parts.init_on(mesh)
+
+
+@functools.cache
+def _initial(parts: TrainStep, mesh):
+    """State 0 as `init_on` places it, made on one device: one program to compile for all meshes."""
+    return jax.device_put(_first(parts), sharding.shardings(parts.specs(), mesh))
 
 
 def initial(parts: TrainStep, mesh):

@@ -66,7 +66,9 @@ def speculate(
 ) -> Speculation:
     """Continuations of `model`, with `lookahead` tokens drafted a round by `draft`, of the same words.
 
-    The other arguments are those of `complete`; a stop string is looked for when all is written.
+    The other arguments are those of `complete`; stop strings are looked for when all is written, and
+    `cache_dtype` is the target's. What a seed draws is as likely as without a draft model, but not the same
+    text.
     Raises UserError as `complete` does, and where prompt and continuation do not fit a context together.
     """
     if draft.config.vocab_size != model.config.vocab_size:

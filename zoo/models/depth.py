@@ -23,7 +23,7 @@ NUMBERED = re.compile(r"layers?_?(\d+)")
 
 
 def innermost(model: Model):
-    """(configuration, module, where its parameters are) of what has the layers: a head's encoder's, or its own."""
+    """(configuration, module, where its parameters lie) with the layers: a head's encoder or itself."""
     config, module, prefix = model.config, model.module, ""
     while any(field.name == "encoder" for field in dataclasses.fields(config)):
         config, module, prefix = config.encoder, module.encoder, f"{prefix}encoder/"

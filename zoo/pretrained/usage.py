@@ -1,11 +1,15 @@
 """What a published model is good for, said as a recipe: the task whose answers its head gives, and how the
 texts are cut and marked that it reads. `python -m zoo predict` and `eval` read it like a run's."""
 
+from typing import Any
+
 from zoo.data import DataConfig, ExamplesConfig, MaskedConfig
 from zoo.errors import ConfigError
 from zoo.pretrained.huggingface import SINGLE_LABEL, Described, tokenizer_of
 from zoo.recipes import Recipe
-from zoo.tasks import CausalLM, Classify, MaskedLM, Tag
+from zoo.tasks import CausalLM, Classify, MaskedLM, Span, Tag
+
+LONGEST = 512  # tokens of a row; what is longer is cut, or for answers read in windows
 
 
 def published_recipe(found: Described) -> Recipe:
@@ -14,14 +18,12 @@ def published_recipe(found: Described) -> Recipe:
     if tokenizer is None:
         raise ConfigError(f"{found.folder} holds no tokenizer, so that it reads no text; add its vocabulary")
     text = {"tokenizer": tokenizer.name, "vocab_path": str(found.folder)}
-    if head == "classes" and found.problem_type == SINGLE_LABEL:
-        data = ExamplesConfig(
-            kind="classify", wrap="both", max_length=found.config.encoder.max_length, **text
-        )
-        return Recipe(model=found.config, task=Classify(), data=data)
-    if head == "tags":
-        data = ExamplesConfig(kind="tag", wrap="both", max_length=found.config.encoder.max_length, **text)
-        return Recipe(model=found.config, task=Tag(), data=data)
+    tasks: dict[str, Any] = {"classes": ("classify", Classify), "tags": ("tag", Tag), "spans": ("span", Span)}
+    if head in tasks and found.problem_type in ("", SINGLE_LABEL):
+        kind, task = tasks[head]
+        rows = {"wrap": "both", "max_length": min(found.config.encoder.max_length, LONGEST)}
+        rows["stride"] = max(rows["max_length"] // 3, 1)
+        return Recipe(model=found.config, task=task(), data=ExamplesConfig(kind=kind, **rows, **text))
     if found.architecture.model_type == "gpt2":
         data = DataConfig(length=found.config.max_length, **text)
         return Recipe(model=found.config, task=CausalLM(), data=data)
