@@ -20,7 +20,8 @@ from zoo.recipes.recipe import Recipe
 from zoo.schedules import Linear
 from zoo.tasks import MaskedLM, MaskedPairs
 
-# A few minutes on two CPU cores.
+# Minutes on two CPU cores: 18.4 % of the masked words of the validation part are found; 4.0 % of them are the
+# most frequent token.
 _STDLIB = Recipe(
     model=BERTConfig(
         vocab_size=0,
