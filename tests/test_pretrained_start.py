@@ -13,6 +13,7 @@ from folders import (
     ENCODER,
     LABELS,
     PIECES,
+    SIZES,
     TOKENIZER,
     classifier,
     digests,
@@ -33,8 +34,10 @@ from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, DataError, StorageError
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
+from zoo.models.gpt import GPTConfig
 from zoo.models.pretraining import PretrainingConfig
-from zoo.pretrained.start import completed, load_start
+from zoo.models.tagger import TaggerConfig
+from zoo.pretrained.start import completed, load_start, shared_part
 from zoo.recipes import Recipe
 from zoo.schedules import Constant
 from zoo.tasks import Classify
@@ -304,3 +307,26 @@ def test_a_run_from_a_folder_goes_on_without_it_and_is_exported(tmp_path, exampl
         out = capsys.readouterr().out.splitlines()
         answers.append([line for line in out if not line.startswith('{"model"')])
     assert answers[0] == answers[1] and "accuracy" in "".join(answers[0])
+
+
+@pytest.mark.parametrize(
+    ("model", "source", "here", "there"),
+    [
+        (ENCODER, PretrainingConfig(ENCODER), "", "encoder/"),
+        (classifier(ENCODER), PretrainingConfig(ENCODER), "encoder/", "encoder/"),
+        (TaggerConfig(ENCODER, num_tags=5, dropout_rate=0.0), classifier(ENCODER), "encoder/", "encoder/"),
+        (classifier(ENCODER), ENCODER, "encoder/", ""),
+        (classifier(ENCODER), classifier(ENCODER), "", ""),
+    ],
+)
+def test_a_run_starts_from_the_largest_part_that_another_has_too(model, source, here, there):
+    found = shared_part(zoo.create(model), zoo.create(source))
+    assert found[:2] == (here, there)
+    assert here != "" or found[2].keys() == named_leaves(zoo.create(model).abstract()).keys()
+
+
+def test_layers_with_biases_are_no_part_of_those_without():
+    with_biases = GPTConfig(**SIZES)
+    assert (
+        shared_part(zoo.create(dataclasses.replace(with_biases, bias=False)), zoo.create(with_biases)) is None
+    )

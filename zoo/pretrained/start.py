@@ -121,8 +121,8 @@ def with_vocabulary(data, named, folder: Path, source: str):
 
 def load_start(name: str | os.PathLike, model, params: dict, mesh, tokenizer) -> dict:
     """`params` with those of a folder, a run's or a published one, in their place: all, where its model is
-    the same, and where it is what this model's head reads (a language model under a classifier), the
-    encoder's. Of a published one also the head's own layers that fit.
+    the same, and else the largest part that both have: what this model's head reads (a language model under a
+    classifier), or what the folder's own reads. Of a published one also the head's own layers that fit.
 
     Raises CheckpointError where it is neither, or was trained with another vocabulary.
     """
@@ -130,18 +130,32 @@ def load_start(name: str | os.PathLike, model, params: dict, mesh, tokenizer) ->
     if not is_run(folder):
         return load_published(folder, model, mesh, tokenizer)
     source = models.create(recipe_of(folder).model)
-    path, specs, config = [], model.abstract(), model.config
-    while hasattr(config, "encoder") and specs != source.abstract():
-        config = config.encoder
-        specs, path = specs["encoder"], [*path, "encoder"]
-        if choices(config) == choices(source.config) and is_part(specs, source.abstract()):
-            break
-    else:
-        return load_params(folder, model, mesh, tokenizer)
-    of_words = any("V" in spec.letters for spec in named_leaves(specs).values())  # not where they are spelled
+    found = shared_part(model, source)
+    if found is None:
+        return load_params(folder, model, mesh, tokenizer)  # which says how they differ
+    here, there, names = found
+    of_words = any("V" in spec.letters for spec in names.values())  # not where they are spelled
     loaded = named_leaves(load_params(folder, source, mesh, tokenizer if of_words else None))
-    part = {"/".join([*path, name]): loaded[name] for name in named_leaves(specs)}
-    return nested(named_leaves(params) | part)
+    return nested(named_leaves(params) | {here + name: loaded[there + name] for name in names})
+
+
+def shared_part(model, source) -> tuple[str, str, dict] | None:
+    """The largest part of `model` that `source` has too: where its parameters are here and there, and their
+    ParamSpecs by name; None where there is none."""
+    for here, config, specs in parts(model):
+        for there, other, whole in parts(source):
+            if choices(config) == choices(other) and is_part(specs, whole):
+                return here, there, named_leaves(specs)
+    return None
+
+
+def parts(model):
+    """(where its parameters are, configuration, ParamSpecs) of a model, of its encoder, of that one's, ..."""
+    path, config, specs = "", model.config, model.abstract()
+    yield path, config, specs
+    while hasattr(config, "encoder"):
+        path, config, specs = f"{path}encoder/", config.encoder, specs["encoder"]
+        yield path, config, specs
 
 
 def load_published(folder: Path, model, mesh, tokenizer) -> dict:
@@ -166,6 +180,10 @@ def load_published(folder: Path, model, mesh, tokenizer) -> dict:
 
 
 def is_part(specs: dict, whole: dict) -> bool:
-    """Whether `whole` has every parameter of `specs`, by name, letters and shape."""
-    found = named_leaves(whole)
-    return all(found.get(name) == spec for name, spec in named_leaves(specs).items())
+    """Whether `whole` has every parameter of `specs`, by name, letters and shape, and beside them nothing but
+    layers of its own: a layer with a bias is no layer without one."""
+    wanted, found = named_leaves(specs), named_leaves(whole)
+    beside = found.keys() - wanted.keys()
+    return all(found.get(name) == spec for name, spec in wanted.items()) and not any(
+        name.split("/")[0] in specs for name in beside
+    )
