@@ -14,17 +14,14 @@ import pytest
 from goldens import finetune as goldens
 
 from zoo import models
-from zoo.checkpoint import named_leaves, nested
 from zoo.models.classifier import ClassifierConfig
 from zoo.optim import AdamW, transform
-from zoo.pretrained.bert import config_from_hf, from_hf, table, theirs
+from zoo.pretrained.bert import config_from_hf, from_hf, places
 from zoo.schedules import SlantedTriangle
 from zoo.step import TrainState, TrainStep
 from zoo.tasks import Classify
 
 each_decay = pytest.mark.parametrize("decay", goldens.DECAYS)
-HEAD = {"hidden/w": "bert.pooler.dense.weight", "hidden/b": "bert.pooler.dense.bias"}
-HEAD |= {"classes/w": "classifier.weight", "classes/b": "classifier.bias"}
 
 
 def classifier() -> ClassifierConfig:
@@ -34,19 +31,10 @@ def classifier() -> ClassifierConfig:
     return ClassifierConfig(encoder=encoder, pooling="first", dropout_rate=0.0, **sizes)
 
 
-def first_parameters(model) -> dict:
-    """The golden's weights, drawn again: the encoder by zoo's table of names, the rest by HEAD's."""
-    config = model.config.encoder
-    specs = named_leaves(models.create(config).abstract())
-    shapes = {name: theirs(specs[path], row, path).shape for name, (path, row) in table(config).items()}
-    unread = {name: np.zeros(shape) for name, shape in shapes.items() if name.startswith("cls.")}
-    D, C = config.d_model, goldens.CLASSES
-    shapes |= dict(zip(HEAD.values(), [(D, D), (D,), (C, D), (C,)], strict=True))
-    drawn = goldens.weights({name: shape for name, shape in shapes.items() if name not in unread})
-    head = {path: drawn.pop(name).T for path, name in HEAD.items()}
-    encoder = from_hf(drawn | unread, config)  # the head for masked words is none of a classifier's
-    encoder = {name: encoder[name] for name in model.abstract()["encoder"]}
-    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), {"encoder": encoder} | nested(head))
+def first_parameters(config: ClassifierConfig) -> dict:
+    """The golden's weights, drawn again by their names."""
+    drawn = goldens.weights({name: place.shape for name, place in places(config).items()})
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), from_hf(drawn, config))
 
 
 def losses(decay: float) -> np.ndarray:
@@ -56,7 +44,7 @@ def losses(decay: float) -> np.ndarray:
     schedule = SlantedTriangle(goldens.WARMUP / goldens.STEPS)
     tx = transform(adamw, schedule, goldens.STEPS, model.abstract())
     parts = TrainStep(model, Classify(), tx, clip_norm=goldens.CLIP_NORM)
-    params = first_parameters(model)
+    params = first_parameters(model.config)
     state = TrainState(jnp.zeros((), jnp.int32), params, tx.init(params), None)
     step, found = jax.jit(parts.step), []
     for number in range(goldens.STEPS):

@@ -42,11 +42,13 @@ def test_losses_are_the_same_on_every_mesh(kind):
 @families
 @eight_devices
 def test_first_values_are_the_same_on_a_mesh_and_spread_as_the_table_says(kind):
-    """Parameters, moments and average alike: at most 2 % of the bytes are on every device."""
+    """Parameters, moments and average alike: at most 2 % of the bytes are on every device. Values may differ
+    in the last bits, as a program for eight devices computes the normal distribution in other pieces."""
     parts, mesh = parts_of(kind, average_decay=0.9), mesh_of((1, 2, 4))
     with jax.set_mesh(mesh):
         state = parts.init_on(mesh)
-    jax.tree.map(np.testing.assert_array_equal, state, initial(parts, mesh_of()))
+    alone = initial(parts, mesh_of())
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=0), state, alone)
     kept = {
         name: x.nbytes for name, x in checkpoint.named_leaves(state).items() if x.sharding.is_fully_replicated
     }
