@@ -183,6 +183,7 @@ def test_a_teacher_of_the_same_parameters_teaches_nothing_new():
     assert learned(params, moved)[0] > 0.01
 
 
+@pytest.mark.long
 @eight_devices
 def test_lessons_are_the_same_on_a_mesh_and_exact_after_a_stop(tmp_path):
     """All four terms, widths that differ, dropout in the student: the map W is trained and saved too."""

@@ -343,6 +343,7 @@ def trained(pairs, sizes, steps=3, accumulate=1):
     return losses, step._cache_size()
 
 
+@pytest.mark.long
 @eight_devices
 def test_the_loss_is_the_same_on_a_mesh_and_in_micro_batches_by_one_program_for_all_steps():
     losses, programs = trained("next_sentence", (1, 1, 1))
@@ -390,6 +391,7 @@ def last_line(capsys):
     return json.loads(capsys.readouterr().out.splitlines()[-1])
 
 
+@pytest.mark.long
 @eight_devices
 def test_a_run_ends_as_one_that_was_stopped_and_continued(argv, whole, capsys, monkeypatch):
     result = json.loads((whole / "result.json").read_text())
@@ -409,6 +411,7 @@ def test_a_run_ends_as_one_that_was_stopped_and_continued(argv, whole, capsys, m
     assert again["state_digest"] == result["state_digest"] and again["eval_loss"] == result["eval_loss"]
 
 
+@pytest.mark.long
 @eight_devices
 def test_a_run_fills_blanks_and_scores_lines(whole, capsys, tmp_path):
     from zoo.__main__ import main

@@ -71,7 +71,7 @@ def dataset_of(rows: dict):
     "reverse, fields",
     [
         (True, {"attention": "general", "feeding": "none"}),
-        (False, {"attention": "additive", "feeding": "context"}),
+        pytest.param(False, {"attention": "additive", "feeding": "context"}, marks=pytest.mark.long),
     ],
     ids=["reverse", "copy"],
 )

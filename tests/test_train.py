@@ -155,6 +155,7 @@ def test_watching_a_run_does_not_change_it(text, capsys):
     assert watched["state_digest"] == plain["state_digest"]
 
 
+@pytest.mark.long
 @eight_devices
 def test_the_mesh_of_a_run_may_change_between_two_starts(text, capsys, monkeypatch):
     """What is saved on eight devices goes on, exactly, on another arrangement of them."""
@@ -287,6 +288,7 @@ def test_more_steps_continue_where_the_schedule_allows(text, capsys):
     assert more["step"] == 16 and more["state_digest"] == whole["state_digest"]
 
 
+@pytest.mark.long
 def test_init_starts_from_another_runs_parameters(text, capsys):
     _, first, _ = run(text, capsys, "--name", "first")
     _, second, _ = run(text, capsys, "--name", "second", "--init", "runs/first", "--average-decay", "0.999")

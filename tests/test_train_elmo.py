@@ -41,6 +41,7 @@ def where(folder, name):
     return ["--data.batch-size", "8", "--runs", str(folder / "runs"), "--name", name]
 
 
+@pytest.mark.long
 def test_a_tagger_reads_the_mix_of_a_trained_bilm_over_words_of_its_own(folder, capsys):
     """Its vocabulary is another, as no array is of words; what it predicts of an unknown word depends on how
     that is spelled."""

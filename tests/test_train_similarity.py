@@ -71,7 +71,7 @@ METRICS = {
 }
 
 
-@pytest.mark.parametrize("kind", METRICS)
+@pytest.mark.parametrize("kind", ["matches", pytest.param("choice", marks=pytest.mark.long)])
 def test_eval_finds_the_metrics_of_a_run_again_and_predict_says_what_they_count(run, capsys, kind):
     folder, file = run(kind)
     result = json.loads((folder / "result.json").read_text())
