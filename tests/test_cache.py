@@ -48,7 +48,7 @@ def read(dtype, pieces):
 @each_dtype
 def test_logits_are_as_near_as_the_cache_is_precise(dtype):
     want, (got, state) = read(None, [8, 4])[0], read(dtype, [8, 4])
-    assert state["k_NBSHK"].dtype == dtype
+    assert state["k_NBSJK"].dtype == dtype
     off = np.abs(got - want).max() / np.abs(want).max()
     assert off <= TOLERANCE[dtype]
     assert dtype == "float32" or off > 1e-5  # else the cache was not what was read
@@ -82,7 +82,7 @@ def test_a_whole_number_is_off_by_half_a_scale_at_most():
     off = np.abs(np.asarray(cache.unpacked("k", packed, jnp.float32)) - x_BTHK)
     largest = np.abs(x_BTHK).max(-1, keepdims=True)
     assert (off <= largest / 254 * 1.0001).all() and (off[0, 0, 0] == 0).all()
-    assert np.abs(np.asarray(packed["k_BSHK"])).max(-1).ravel()[1:].min() == 127
+    assert np.abs(np.asarray(packed["k_BSJK"])).max(-1).ravel()[1:].min() == 127
 
 
 @pytest.mark.parametrize(

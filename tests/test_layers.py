@@ -18,9 +18,8 @@ from zoo.layers import (
     lookup,
     matmul,
     parse,
-    rotary_frequencies,
-    rotate,
 )
+from zoo.rotary import rotary_frequencies, rotate
 from zoo.sharding import specs
 
 DIMS = {"B": 2, "T": 3, "D": 6, "E": 10, "H": 2, "K": 4, "F": 5, "V": 7, "C": 3}
@@ -124,6 +123,7 @@ def test_activations_equal_their_closed_forms():
         "gelu": [0.5 * v * (1 + math.erf(v / math.sqrt(2))) for v in x],
         "gelu_tanh": [0.5 * v * (1 + math.tanh(math.sqrt(2 / math.pi) * (v + 0.044715 * v**3))) for v in x],
         "relu": [max(v, 0.0) for v in x],
+        "silu": [v / (1 + math.exp(-v)) for v in x],
     }
     assert set(forms) == set(ACTIVATIONS)
     with jax.enable_x64(True):

@@ -140,7 +140,7 @@ def test_tensors_that_do_not_fit_are_listed_in_one_line():
     [
         ({"model_type": "bert"}, "model_type='bert'"),
         ({"norm_bias": True}, "norm_bias=True, but zoo's ModernBERT has only False"),
-        ({"hidden_activation": "silu", "classifier_activation": "silu"}, "'silu' is none of gelu"),
+        ({"hidden_activation": "tanh", "classifier_activation": "tanh"}, "'tanh' is none of gelu"),
         ({"hidden_activation": "relu"}, "hidden_activation=relu, classifier_activation=gelu"),
         ({"mlp_dropout": 0.1}, "mlp_dropout=0.1, but zoo's ModernBERT has one for all"),
         ({"layer_types": ["full_attention"] * 3 + ["sliding_attention"]}, "every n-th"),

@@ -249,8 +249,9 @@ def test_an_empty_config_json_is_gpt2_small():
             "config.json: scale_attn_by_inverse_layer_idx=True, but zoo's GPT has only False",
         ),
         (
-            {"activation_function": "silu"},
-            "config.json: activation_function='silu' is none of gelu_new, gelu_pytorch_tanh, gelu, relu",
+            {"activation_function": "tanh"},
+            "config.json: activation_function='tanh' is none of gelu_new, gelu_pytorch_tanh, gelu, relu, "
+            "silu",
         ),
         (
             {"attn_pdrop": 0.0},

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 import jax
 import jax.numpy as jnp
 
-from zoo.layers import dropout
+from zoo.layers import dropout, soft_cap
 from zoo.sharding import constrain
 
 
@@ -113,24 +113,43 @@ class Both(Sees):
 
 
 def attention(
-    q_BTHK, k_BSHK, v_BSHK, sees: Sees, *, query_BT=None, key_BS=None, dropout_rate=0.0, dropout_key=None
+    q_BTHK,
+    k_BSJK,
+    v_BSJK,
+    sees: Sees,
+    *,
+    query_BT=None,
+    key_BS=None,
+    scale: float = 0.0,
+    cap: float = 0.0,
+    dropout_rate=0.0,
+    dropout_key=None,
 ):
-    """Each position's mean of the values it may see, weighted by softmax(q k / sqrt(K)).
+    """Each position's mean of the values it may see, weighted by softmax(scale q k).
 
-    `query_BT` and `key_BS` are positions in the row, 0, 1, 2, ... unless a cache says otherwise.
+    A key head serves H / J query heads in a row (grouped queries, Ainslie et al. 2023, arXiv 2305.13245);
+    mostly J is H. `query_BT` and `key_BS` are positions in the row, 0, 1, 2, ... unless a cache says
+    otherwise. `scale` is 1 / sqrt(K) unless it is given; scores are soft-capped at `cap`, if it is not 0.
     Scores and softmax are computed in at least float32; the result has the dtype of `v`.
     """
     dtype = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     query_BT = jnp.arange(q_BTHK.shape[1])[None] if query_BT is None else query_BT
-    key_BS = jnp.arange(k_BSHK.shape[1])[None] if key_BS is None else key_BS
+    key_BS = jnp.arange(k_BSJK.shape[1])[None] if key_BS is None else key_BS
     mask_BTS = sees.mask_BTS(query_BT, key_BS)
 
-    q_BHTK, k_BHSK, v_BHSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
-    q_BHTK = q_BHTK * q_BHTK.shape[-1] ** -0.5
-    scores_BHTS = jnp.einsum("BHTK,BHSK->BHTS", q_BHTK, k_BHSK, preferred_element_type=dtype)
+    q_BHTK, k_BJSK, v_BJSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
+    B, H, T, K = q_BHTK.shape
+    J, S = k_BJSK.shape[1:3]
+    q_BHTK = q_BHTK * (scale or K**-0.5)
+    # Queries that share a key head lie one after the other: here T counts H / J times as many, and no key
+    # is copied.
+    q_BJTK = q_BHTK.reshape(B, J, -1, K)
+    scores_BJTS = jnp.einsum("BJTK,BJSK->BJTS", q_BJTK, k_BJSK, preferred_element_type=dtype)
+    scores_BHTS = soft_cap(scores_BJTS.reshape(B, H, T, S), cap)
     scores_BHTS = jnp.where(mask_BTS[:, None], scores_BHTS, jnp.finfo(dtype).min)
     weights_BHTS = jax.nn.softmax(scores_BHTS, axis=-1)
-    weights_BHTS = dropout(weights_BHTS, dropout_rate, dropout_key).astype(v_BHSK.dtype)
+    weights_BHTS = dropout(weights_BHTS, dropout_rate, dropout_key).astype(v_BJSK.dtype)
+    mixed_BJTK = jnp.einsum("BJTS,BJSK->BJTK", weights_BHTS.reshape(B, J, -1, S), v_BJSK)
     seen_BT = mask_BTS.any(-1)[:, None, :, None]
-    out_BHTK = jnp.where(seen_BT, jnp.einsum("BHTS,BHSK->BHTK", weights_BHTS, v_BHSK), 0)
+    out_BHTK = jnp.where(seen_BT, mixed_BJTK.reshape(B, H, T, K), 0)
     return constrain(out_BHTK.swapaxes(1, 2), "BTHK")

@@ -1,4 +1,4 @@
-"""The mathematics that the families share: matmuls by equation, norms, lookups, rotary positions, dropout.
+"""The mathematics that the families share: matmuls by equation, norms, lookups, dropout.
 
 Linen classes here only declare parameters; what they compute is a plain function of arrays. Every
 parameter is declared through `parameter`, which ties it to the letters of zoo/sharding.py.
@@ -17,6 +17,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form of arXiv 1606.08415 (BERT, nanoGPT)
     "gelu_tanh": lambda x: jax.nn.gelu(x, approximate=True),  # its tanh approximation (GPT-2)
     "relu": jax.nn.relu,
+    "silu": jax.nn.silu,  # x times its sigmoid (Swish of arXiv 1710.05941; Llama)
 }
 
 
@@ -106,12 +107,12 @@ class Embed(nn.Module):
     def __call__(self, ids_BT, dtype):
         return lookup(self.table, ids_BT, self.rows).astype(dtype)
 
-    def attend(self, x, vocab_size: int, bias_V=None):
+    def attend(self, x, vocab_size: int, bias_V=None, cap: float = 0.0):
         """Logits of every row as the next token, [..., D] -> [..., V], in at least float32: an output
         layer, and where the table is looked up too, one tied to the input (arXiv 1608.05859).
 
-        The rows that pad the vocabulary come out as the lowest number there is, so that they take no
-        probability and give no gradient.
+        They are soft-capped at `cap`, if it is not 0. The rows that pad the vocabulary come out as the
+        lowest number there is, so that they take no probability and give no gradient.
         """
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
@@ -119,6 +120,7 @@ class Embed(nn.Module):
         logits_BV = jnp.einsum("BD,VD->BV", x_BD, table_VD, preferred_element_type=dtype)
         if bias_V is not None:
             logits_BV += bias_V.astype(dtype)
+        logits_BV = soft_cap(logits_BV, cap)
         if len(self.table) > vocab_size:
             logits_BV = jnp.where(jnp.arange(len(self.table)) < vocab_size, logits_BV, jnp.finfo(dtype).min)
         return constrain(logits_BV, "BV").reshape(*x.shape[:-1], -1)
@@ -152,25 +154,34 @@ def layer_norm(x_BTD, scale_D, bias_D, epsilon: float):
     return (y if bias_D is None else y + bias_D).astype(x_BTD.dtype)
 
 
-def rotary_frequencies(width: int, base: float, dtype):
-    """Radians by which a position turns each of the width / 2 pairs of a head: from 1 down to nearly
-    1 / base."""
-    return base ** (-jnp.arange(0, width, 2, dtype=dtype) / width)
+class RMSNorm(nn.Module):
+    """Root mean square normalisation (Zhang and Sennrich 2019, arXiv 1910.07467) over the last dimensions,
+    those of `letters`, computed in at least float32.
 
-
-def rotate(x_BTHK, positions_BT, frequencies):
-    """Queries or keys with their positions in them (Su et al. 2021, arXiv 2104.09864), so that a score
-    depends on how far apart the two are: the pair (i, i + K/2) is turned by position * frequencies[i].
-
-    Computed in at least float32. Pairs are halves apart, as GPT-NeoX and Hugging Face lay them out; the
-    paper's are neighbours.
+    What is stored is the scale less `offset`: with 1, as Gemma has it, a decay of weights pulls it to one.
     """
-    dtype = jnp.promote_types(x_BTHK.dtype, jnp.float32)
-    angles = positions_BT[:, :, None, None].astype(dtype) * frequencies.astype(dtype)  # [B, T, 1, K/2]
-    cos, sin = jnp.cos(angles), jnp.sin(angles)
-    one, other = jnp.split(x_BTHK.astype(dtype), 2, axis=-1)
-    turned_BTHK = jnp.concatenate([one * cos - other * sin, one * sin + other * cos], axis=-1)
-    return turned_BTHK.astype(x_BTHK.dtype)
+
+    dims: Mapping[str, int]
+    letters: str = "D"
+    epsilon: float = 1e-6
+    offset: float = 0.0
+
+    @nn.compact
+    def __call__(self, x):
+        scale = parameter(self, "scale", self.letters, self.dims, constant(1.0 - self.offset))
+        return rms_norm(x, self.offset + scale, self.epsilon)
+
+
+def rms_norm(x, scale, epsilon: float):
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    power = (wide * wide).mean(tuple(range(-scale.ndim, 0)), keepdims=True)
+    return (wide * jax.lax.rsqrt(power + epsilon) * scale).astype(x.dtype)
+
+
+def soft_cap(x, cap: float):
+    """`x` where it is small, and never beyond `cap` on either side (Gemma 2, arXiv 2408.00118); 0 caps
+    nothing."""
+    return cap * jnp.tanh(x / cap) if cap else x
 
 
 def unit(x):

@@ -4,9 +4,10 @@ float32 and bfloat16 are what they say. int8 keeps a position's vector of one he
 to 127 and their scale, a float32 that is the largest entry over 127: no entry is off by more than half a
 scale, and K + 4 bytes stand for the 4 K of float32.
 
-    k_NBSHK   k_scale_NBSH   v_NBSHK   v_scale_NBSH   length_B          (scales with int8 only)
+    k_NBSJK   k_scale_NBSJ   v_NBSJK   v_scale_NBSJ   length_B          (scales with int8 only)
 
-A layer's part has the same names without the N. What a layer reads in a piece of text it writes into the
+The heads are those of keys and values, J, which may be fewer than the queries'. A layer's part has the same
+names without the N. What a layer reads in a piece of text it writes into the
 cache before it looks, so a position sees itself as later ones will: to read in pieces is to read at once.
 """
 
@@ -23,11 +24,29 @@ def empty(dims, batch_size: int, length: int, dtype: str) -> dict:
         raise ConfigError(
             f"cache_dtype={dtype!r} is none of {', '.join(CACHE_DTYPES)}{nearest(dtype, CACHE_DTYPES)}"
         )
-    shape = (dims["N"], batch_size, length, dims["H"], dims["K"])
-    state = {f"{name}_NBSHK": jnp.zeros(shape, dtype) for name in "kv"}
+    shape = (dims["N"], batch_size, length, dims.get("J", dims["H"]), dims["K"])
+    state = {f"{name}_NBSJK": jnp.zeros(shape, dtype) for name in "kv"}
     if dtype == "int8":
-        state |= {f"{name}_scale_NBSH": jnp.zeros(shape[:-1], jnp.float32) for name in "kv"}
+        state |= {f"{name}_scale_NBSJ": jnp.zeros(shape[:-1], jnp.float32) for name in "kv"}
     return state | {"length_B": jnp.zeros(batch_size, jnp.int32)}
+
+
+def places(cfg, inputs, state: dict | None):
+    """Where each token of a row stands, [1, T] or [B, T]: from 0, or behind what the state has read.
+
+    Raises ValueError for a row that is longer than the model or the state, and for a packed one.
+    """
+    T = inputs["tokens"].shape[1]
+    if T > cfg.max_length:
+        raise ValueError(f"a row of {T} tokens is longer than the model, max_length={cfg.max_length}")
+    if state is None:
+        return jnp.arange(T)[None]
+    length = state["k_NBSJK"].shape[2]
+    if T > length:
+        raise ValueError(f"a row of {T} tokens does not fit a state of length {length}")
+    if "segments" in inputs:
+        raise ValueError("inputs with 'segments' are whole rows; they cannot be read into a state")
+    return jnp.arange(T)[None] + state["length_B"][:, None]
 
 
 def by_layer(state: dict) -> dict:
@@ -36,34 +55,34 @@ def by_layer(state: dict) -> dict:
 
 
 def layer_name(name: str) -> str:
-    """k_scale_NBSH -> k_scale_BSH; what has no N keeps its name."""
+    """k_scale_NBSJ -> k_scale_BSJ; what has no N keeps its name."""
     stem, _, letters = name.rpartition("_")
     return f"{stem}_{letters.removeprefix('N')}"
 
 
-def written(cache: dict, place_BT, k_BTHK, v_BTHK) -> tuple[dict, dict]:
+def written(cache: dict, place_BT, k_BTJK, v_BTJK) -> tuple[dict, dict]:
     """(a layer's cache with these keys and values at their places, the two as they are stored there)."""
-    new = packed("k", k_BTHK, cache["k_BSHK"].dtype) | packed("v", v_BTHK, cache["v_BSHK"].dtype)
+    new = packed("k", k_BTJK, cache["k_BSJK"].dtype) | packed("v", v_BTJK, cache["v_BSJK"].dtype)
     row_B1 = jnp.arange(len(place_BT))[:, None]
     return {name: x.at[row_B1, place_BT].set(new[name]) for name, x in cache.items()}, new
 
 
-def packed(name: str, x_BTHK, dtype) -> dict:
+def packed(name: str, x_BTJK, dtype) -> dict:
     """Vectors as a cache of this dtype stores them."""
     if dtype != jnp.int8:
-        return {f"{name}_BSHK": x_BTHK.astype(dtype)}
-    x_BTHK = x_BTHK.astype(jnp.float32)
-    scale_BTH = jnp.abs(x_BTHK).max(-1) / 127
-    whole_BTHK = jnp.round(x_BTHK / jnp.maximum(scale_BTH, 1e-30)[..., None])
-    return {f"{name}_BSHK": whole_BTHK.astype(jnp.int8), f"{name}_scale_BSH": scale_BTH}
+        return {f"{name}_BSJK": x_BTJK.astype(dtype)}
+    x_BTJK = x_BTJK.astype(jnp.float32)
+    scale_BTJ = jnp.abs(x_BTJK).max(-1) / 127
+    whole_BTJK = jnp.round(x_BTJK / jnp.maximum(scale_BTJ, 1e-30)[..., None])
+    return {f"{name}_BSJK": whole_BTJK.astype(jnp.int8), f"{name}_scale_BSJ": scale_BTJ}
 
 
 def unpacked(name: str, cache: dict, dtype):
     """The vectors of a layer's cache, in the dtype of activations."""
-    x_BSHK = cache[f"{name}_BSHK"]
-    if x_BSHK.dtype != jnp.int8:
-        return x_BSHK.astype(dtype)
-    return (x_BSHK.astype(jnp.float32) * cache[f"{name}_scale_BSH"][..., None]).astype(dtype)
+    x_BSJK = cache[f"{name}_BSJK"]
+    if x_BSJK.dtype != jnp.int8:
+        return x_BSJK.astype(dtype)
+    return (x_BSJK.astype(jnp.float32) * cache[f"{name}_scale_BSJ"][..., None]).astype(dtype)
 
 
 def remember(state: dict, read: dict, place_BT, lengths_B) -> dict:

@@ -13,11 +13,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from zoo.attention import Causal, Segments, attention
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
-from zoo.models.cache import by_layer, empty, remember, unpacked, written
+from zoo.models.cache import by_layer, empty, places, remember, unpacked, written
 from zoo.models.pure import FlopsPerToken
 from zoo.models.transformer_config import REMAT, branch_std, check_transformer
 
@@ -155,16 +154,7 @@ class GPT(nn.Module):
 
     def features(self, inputs, state):
         cfg, tokens_BT = self.config, inputs["tokens"]
-        _, T = tokens_BT.shape
-        if T > cfg.max_length:
-            raise ValueError(f"a row of {T} tokens is longer than the model, max_length={cfg.max_length}")
-        if state is not None and T > state["k_NBSHK"].shape[2]:
-            raise ValueError(
-                f"a row of {T} tokens does not fit a state of length {state['k_NBSHK'].shape[2]}"
-            )
-        if state is not None and "segments" in inputs:
-            raise ValueError("inputs with 'segments' are whole rows; they cannot be read into a state")
-        place_BT = jnp.arange(T)[None] + (0 if state is None else state["length_B"][:, None])
+        place_BT = places(cfg, inputs, state)
         sees = Causal()
         if "segments" in inputs:
             sees &= Segments(inputs["segments"])
@@ -176,7 +166,7 @@ class GPT(nn.Module):
         cache = None if state is None else by_layer(state)
         x_BTD, read = self.blocks(x_BTD, sees, place_BT, cache)
         if state is not None:
-            state = remember(state, read, place_BT, inputs.get("lengths", T))
+            state = remember(state, read, place_BT, inputs.get("lengths", tokens_BT.shape[1]))
         return self.norm(x_BTD), state
 
     def readout(self, x):
@@ -219,12 +209,12 @@ class Attention(nn.Module):
         v_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="value")(x_BTD)
         self.sow("intermediates", "q_BTHK", q_BTHK)
         self.sow("intermediates", "k_BTHK", k_BTHK)
-        k_BSHK, v_BSHK, read = k_BTHK, v_BTHK, None
+        k_BSJK, v_BSJK, read = k_BTHK, v_BTHK, None
         if cache is not None:
             cache, read = written(cache, place_BT, k_BTHK, v_BTHK)
-            k_BSHK, v_BSHK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
+            k_BSJK, v_BSJK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
         y_BTHK = attention(
-            *(q_BTHK, k_BSHK, v_BSHK, sees),
+            *(q_BTHK, k_BSJK, v_BSJK, sees),
             query_BT=place_BT,
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),

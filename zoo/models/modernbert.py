@@ -31,12 +31,11 @@ from zoo.layers import (
     dropout,
     dropout_key,
     parameter,
-    rotary_frequencies,
-    rotate,
 )
 from zoo.models.bert import seen
 from zoo.models.pure import FlopsPerToken
 from zoo.models.transformer_config import REMAT, branch_std, check_transformer
+from zoo.rotary import rotary_frequencies, rotate
 
 
 @dataclass(frozen=True)

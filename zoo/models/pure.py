@@ -144,7 +144,7 @@ class Model:
     def initial_state(self, batch_size: int, length: int, cache_dtype: str | None = None):
         """What features() starts from to read a text piece by piece: room for `length` positions.
 
-        Its arrays are named by their letters, "h_BZ" or "k_NBSHK". `cache_dtype` is that of attention's keys
+        Its arrays are named by their letters, "h_BZ" or "k_NBSJK". `cache_dtype` is that of attention's keys
         and values: float32, bfloat16 or int8 (zoo/models/cache.py); the activations' unless it is given.
         Raises ConfigError where a model remembers none.
         """

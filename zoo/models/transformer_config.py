@@ -22,7 +22,7 @@ def check_transformer(cfg) -> None:
     for field in ("vocab_size", "d_ff", "layer_unroll"):
         if getattr(cfg, field) < 0:
             raise ConfigError(f"{field}={getattr(cfg, field)} must not be negative")
-    if cfg.d_model % cfg.num_heads:
+    if cfg.d_model % cfg.num_heads and not getattr(cfg, "d_head", 0):
         fits = [n for n in range(1, cfg.d_model + 1) if cfg.d_model % n == 0]
         close = sorted(sorted(fits, key=lambda n: abs(n - cfg.num_heads))[:2])
         raise ConfigError(

@@ -191,7 +191,8 @@ def to_hf(params, config) -> dict[str, np.ndarray]:
 
 # --- config.json ----------------------------------------------------------------------------------
 
-ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}
+ACTIVATIONS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh"}
+ACTIVATIONS |= {"relu": "relu", "silu": "silu"}
 NAMES = {  # ours: theirs, in two dialects
     "bert": {
         "max_length": "max_position_embeddings",

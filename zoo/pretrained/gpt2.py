@@ -101,6 +101,7 @@ ACTIVATIONS = {  # theirs: ours. The first name of each of ours is the one writt
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu": "gelu",
     "relu": "relu",
+    "silu": "silu",
 }
 # What zoo's GPT is and cannot be otherwise; a file that does not mention a setting means these too.
 FIXED = {

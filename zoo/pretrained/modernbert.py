@@ -97,6 +97,7 @@ ACTIVATIONS = {  # theirs: ours. The first name of each of ours is the one writt
     "gelu_new": "gelu_tanh",
     "gelu_pytorch_tanh": "gelu_tanh",
     "relu": "relu",
+    "silu": "silu",
 }
 NAMES = {  # ours: theirs
     "vocab_size": "vocab_size",
