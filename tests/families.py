@@ -32,6 +32,7 @@ from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS
 from zoo.losses import cross_entropy
 from zoo.models.pure import Model
+from zoo.rotary import NTK, Linear, Llama3, Unscaled, YaRN
 
 TRAITS = {
     "causal",
@@ -55,6 +56,8 @@ TINY = {
     "vocab_size": 100,
     "max_length": 16,
     "reach": 3,
+    "window": 3,
+    "rotary_share": 0.4,
     "num_layers": 3,
     "num_heads": 2,
     "d_model": 12,
@@ -70,9 +73,14 @@ TINY = {
     "max_characters": 8,
     "dropout_rate": 0.25,
 }
+GROUPED = {"num_heads": 4, "num_kv_heads": 2, "d_head": 6}  # where two heads of queries share one of keys
 B, T = 3, 12  # of every batch, so that programs are shared
 
-CHOICES = {"activation": tuple(ACTIVATIONS)}  # of fields that are no Literal
+CHOICES = {  # of fields that are no Literal
+    "activation": tuple(ACTIVATIONS),
+    "pattern": ("LG", "GGL", "L"),
+    "rotary_scaling": (Unscaled(), Llama3(original_length=12), Linear(2.0), NTK(2.0, 8), YaRN(4.0, 8)),
+}
 NOT_MATHEMATICS = {"dtype", "remat"}  # choices that change how, not what; they have tests of their own
 
 
@@ -103,8 +111,10 @@ def tiny(kind):
 
 def made_tiny(config):
     """`config` with the sizes of TINY, its encoder's too."""
-    changes = {}
+    changes = dict(GROUPED) if hasattr(config, "num_kv_heads") else {}
     for field in dataclasses.fields(config):
+        if field.name in changes or field.name in CHOICES:
+            continue
         if dataclasses.is_dataclass(getattr(config, field.name)):
             changes[field.name] = made_tiny(getattr(config, field.name))
         elif field.name in TINY:

@@ -146,7 +146,9 @@ def fingerprint(model):
             takes_long_rows = True
         except ValueError:
             takes_long_rows = False
-    text = re.sub("0x[0-9a-f]+", "", "\n".join(map(str, programs)))  # addresses of functions
+    constants = [np.asarray(constant).tolist() for program in programs for constant in program.consts]
+    text = "\n".join(map(str, [*programs, constants]))
+    text = re.sub("0x[0-9a-f]+", "", text)  # addresses of functions
     return str(specs), text, str(state), takes_long_rows
 
 
@@ -526,7 +528,7 @@ def test_no_large_parameter_is_whole_on_every_device(size):
     specs = named(model.abstract())
     # As many ways as the sizes of this model divide: 25 heads and 650 units do not over 4.
     tensor = math.gcd(
-        4, *(n for _, spec in specs for a, n in zip(spec.letters, spec.shape, strict=True) if a in "HZ")
+        4, *(n for _, spec in specs for a, n in zip(spec.letters, spec.shape, strict=True) if a in "HJZ")
     )
     fsdp = math.gcd(
         4, *(n for _, spec in specs for a, n in zip(spec.letters, spec.shape, strict=True) if a in "DER")

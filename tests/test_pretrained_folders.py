@@ -193,7 +193,7 @@ def test_a_bare_model_is_an_encoder_whose_head_for_words_is_new(tmp_path, capsys
     [
         (
             {"architectures": ["BertForMaskdLM"]},
-            "GPT2LMHeadModel, GPT2Model; did you mean 'BertForMaskedLM'?",
+            "Gemma3ForCausalLM, Gemma3TextModel; did you mean 'BertForMaskedLM'?",
         ),
         ({"architectures": ["T5Model"]}, "architectures='T5Model' is none of BertForMaskedLM, BertModel, "),
         (

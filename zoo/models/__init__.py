@@ -5,14 +5,28 @@ import fnmatch
 from typing import Any
 
 from zoo.errors import ConfigError, nearest
-from zoo.models import bert, bilm, embedder, gpt, modernbert, rnn, seq2seq_config, word_vectors
+from zoo.models import (
+    bert,
+    bilm,
+    decoder_sizes,
+    embedder,
+    gpt,
+    modernbert,
+    neox,
+    rnn,
+    seq2seq_config,
+    word_vectors,
+)
 from zoo.models.bert import BERT, BERTConfig
 from zoo.models.bilm import BiLM, BiLMConfig
 from zoo.models.classifier import Classifier, ClassifierConfig
+from zoo.models.decoder import Decoder
+from zoo.models.decoder_config import DecoderConfig
 from zoo.models.embedder import Embedder, EmbedderConfig
 from zoo.models.gpt import GPT, GPTConfig
 from zoo.models.joint import Joint, JointConfig
 from zoo.models.modernbert import ModernBERT, ModernBERTConfig
+from zoo.models.neox import NeoX, NeoXConfig
 from zoo.models.pretraining import Pretraining, PretrainingConfig
 from zoo.models.pure import Model
 from zoo.models.rnn import RNN, RNNConfig
@@ -25,6 +39,8 @@ from zoo.models.word_vectors import WordVectors, WordVectorsConfig
 MODELS: dict[type, Any] = {
     RNNConfig: RNN,
     GPTConfig: GPT,
+    DecoderConfig: Decoder,
+    NeoXConfig: NeoX,
     BERTConfig: BERT,
     ModernBERTConfig: ModernBERT,
     BiLMConfig: BiLM,
@@ -47,6 +63,8 @@ SIZES: dict[str, Any] = {
     **modernbert.SIZES,
     **embedder.SIZES,
     **gpt.SIZES,
+    **decoder_sizes.SIZES,
+    **neox.SIZES,
 }
 
 

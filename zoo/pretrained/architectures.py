@@ -6,8 +6,11 @@
     ...ForQuestionAnswering                          SpanConfig over it
     ModernBertForMaskedLM, ModernBertModel           ModernBERTConfig
     GPT2LMHeadModel, GPT2Model                       GPTConfig
+    Llama-, Mistral-, Qwen2-, Qwen3-, Olmo2-, Gemma2-, Gemma3ForCausalLM, ...Model    DecoderConfig
+    GPTNeoXForCausalLM, GPTNeoXModel                 NeoXConfig
 
-A family is a module with config_from_hf, config_to_hf, places and recognised: bert, modernbert, gpt2.
+A family is a module with config_from_hf, config_to_hf, places and recognised: bert, modernbert, gpt2,
+decoder, neox.
 """
 
 import dataclasses
@@ -18,12 +21,15 @@ from typing import Any
 from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
+from zoo.models.decoder_config import DecoderConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
+from zoo.models.neox import NeoXConfig
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
-from zoo.pretrained import bert, gpt2, modernbert
+from zoo.pretrained import bert, decoder, gpt2, modernbert, neox
+from zoo.pretrained.decoder_settings import CLASSES as DECODERS
 from zoo.pretrained.settings import labels_in, setting
 
 
@@ -55,7 +61,12 @@ ARCHITECTURES |= {
     "ModernBertModel": Architecture(modernbert, "modernbert", "none"),
     "GPT2LMHeadModel": Architecture(gpt2, "gpt2", "words"),
     "GPT2Model": Architecture(gpt2, "gpt2", "none"),
+    "GPTNeoXForCausalLM": Architecture(neox, "gpt_neox", "words"),
+    "GPTNeoXModel": Architecture(neox, "gpt_neox", "none"),
 }
+for kind, name in DECODERS.items():
+    ARCHITECTURES[f"{name}ForCausalLM"] = Architecture(decoder, kind, "words")
+    ARCHITECTURES[f"{name}{'Text' * kind.endswith('_text')}Model"] = Architecture(decoder, kind, "none")
 BARE = {each.model_type: name for name, each in ARCHITECTURES.items() if each.head == "none"}
 CLASSES = {(each.model_type, each.head): name for name, each in reversed(ARCHITECTURES.items())}
 
@@ -116,6 +127,8 @@ def exported(config) -> tuple[Architecture, str]:
         BERTConfig: bert.dialect_of,
         ModernBERTConfig: lambda _: "modernbert",
         GPTConfig: lambda _: "gpt2",
+        DecoderConfig: decoder.dialect_of,
+        NeoXConfig: lambda _: "gpt_neox",
     }
     if type(encoder) not in kinds:
         known = ", ".join(each.__name__ for each in kinds)

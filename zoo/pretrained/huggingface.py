@@ -83,7 +83,7 @@ def tokenizer_of(found: Described):
 # --- reading --------------------------------------------------------------------------------------
 
 
-LANGUAGE_HEAD = ("transform", "transform_norm", "bias")  # what features do not need of a BERT
+LANGUAGE_HEAD = ("transform", "transform_norm", "bias", "head")  # what features do not need
 
 
 def load(found: Described, model, mesh) -> dict:

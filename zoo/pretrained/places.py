@@ -36,6 +36,8 @@ class Place:
     """The tensor's."""
     turned: bool = False
     """Whether a kernel is [out, in] there; ours are [in, out]."""
+    groups: int = 1
+    """Of what a kernel gives: in each our arrays lie side by side anew, as GPT-NeoX has them head by head."""
 
     @property
     def outgoing(self) -> int:
@@ -72,7 +74,10 @@ def filled(
 
 def part_of(tensor: np.ndarray, place: Place, number: int) -> np.ndarray:
     """What a tensor says of one of its arrays, the way round that we hold it."""
-    part = np.split(tensor, len(place.paths), axis=place.outgoing)[number]
+    pieces = np.split(tensor, place.groups * len(place.paths), axis=place.outgoing)[
+        number :: len(place.paths)
+    ]
+    part = pieces[0] if len(pieces) == 1 else np.concatenate(pieces, axis=place.outgoing)
     return part.T if place.turned else part
 
 
@@ -88,7 +93,10 @@ def tensor_at(place: Place, arrays: Mapping[str, np.ndarray]) -> np.ndarray:
         return array.reshape(shape[::-1]).T if place.turned else array.reshape(shape)
 
     parts = [part(path) for path in place.paths]
-    return parts[0] if len(parts) == 1 else np.concatenate(parts, axis=place.outgoing)
+    if len(parts) == 1:
+        return parts[0]
+    grouped = zip(*(np.split(each, place.groups, axis=place.outgoing) for each in parts), strict=True)
+    return np.concatenate([piece for group in grouped for piece in group], axis=place.outgoing)
 
 
 # --- what every format does with them -------------------------------------------------------------

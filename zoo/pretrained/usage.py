@@ -5,6 +5,7 @@ from typing import Any
 
 from zoo.data import DataConfig, ExamplesConfig, MaskedConfig
 from zoo.errors import ConfigError
+from zoo.models import module_of
 from zoo.pretrained.huggingface import SINGLE_LABEL, Described, tokenizer_of
 from zoo.recipes import Recipe
 from zoo.tasks import CausalLM, Classify, MaskedLM, Span, Tag
@@ -24,7 +25,7 @@ def published_recipe(found: Described) -> Recipe:
         rows = {"wrap": "both", "max_length": min(found.config.encoder.max_length, LONGEST)}
         rows["stride"] = max(rows["max_length"] // 3, 1)
         return Recipe(model=found.config, task=task(), data=ExamplesConfig(kind=kind, **rows, **text))
-    if found.architecture.model_type == "gpt2":
+    if "causal" in module_of(found.config).traits:
         data = DataConfig(length=found.config.max_length, **text)
         return Recipe(model=found.config, task=CausalLM(), data=data)
     if head == "words":
