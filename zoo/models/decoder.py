@@ -120,7 +120,8 @@ class Attention(nn.Module):
         turns = turning(cfg, is_local, jnp.promote_types(x_BTD.dtype, jnp.float32))
         q_BTHK, k_BTJK = (rotate(x, position_BT, *turns) for x in (q_BTHK, k_BTJK))
         self.sow("intermediates", "q_BTHK", q_BTHK)
-        self.sow("intermediates", "k_BTJK", k_BTJK)
+        shared = dims["H"] // dims["J"]
+        self.sow("intermediates", "k_BTHK", jnp.repeat(k_BTJK, shared, axis=2))  # what each query meets
         k_BSJK, v_BSJK, read = k_BTJK, v_BTJK, None
         if cache is not None:
             cache, read = written(cache, place_BT, k_BTJK, v_BTJK)

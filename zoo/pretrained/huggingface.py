@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo import sharding
+from zoo import models, sharding
 from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.tokenizers import holds_tokenizer
@@ -66,18 +66,25 @@ def described(folder: Path) -> Described:
 def tokenizer_of(found: Described):
     """The tokenizer of a published folder, None where it holds none.
 
-    Raises CheckpointError where it has more or fewer words than the model.
+    Raises CheckpointError where it has more words than the model, or fewer than one that is no decoder: their
+    tables are often rounded up.
     """
     if not holds_tokenizer(found.folder):
         print(f"{found.folder}: holds no tokenizer", file=sys.stderr)
         return None
     tokenizer = load_tokenizer(found.folder)
-    if tokenizer.vocab_size != found.config.vocab_size:
+    if not has_a_row_for_each(found.config, tokenizer):
         raise CheckpointError(
             f"{found.folder}: its {tokenizer.name} vocabulary has {tokenizer.vocab_size:,} pieces, and the "
             f"model's table {found.config.vocab_size:,}; take both from one source"
         )
     return tokenizer
+
+
+def has_a_row_for_each(config, tokenizer) -> bool:
+    """Whether a model's table fits a vocabulary."""
+    left = config.vocab_size - tokenizer.vocab_size
+    return left == 0 or left > 0 and "causal" in models.module_of(config).traits
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -204,7 +211,7 @@ def save(
     architecture, _ = exported(model.config)
     if max_shard_size < 1:
         raise ConfigError(f"max_shard_size={max_shard_size} must be at least 1 byte")
-    if tokenizer is not None and tokenizer.vocab_size != model.config.vocab_size:
+    if tokenizer is not None and not has_a_row_for_each(model.config, tokenizer):
         raise ConfigError(
             f"the model has {model.config.vocab_size:,} words and this {tokenizer.name} tokenizer "
             f"{tokenizer.vocab_size:,}; give the model's own"

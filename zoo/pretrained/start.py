@@ -26,7 +26,7 @@ from zoo.run import recipe_of
 
 KEPT = ("dropout_rate", "dtype", "remat", "layer_unroll")  # of the recipe: how it is trained, not what it is
 COUNTED = ("vocab_size", "num_classes", "num_tags")  # 0 in a recipe: as many as the data has
-PUBLISHED = ("wordpiece", "bpe")  # tokenizers that come with a folder
+PUBLISHED = ("wordpiece", "bpe", "whole")  # tokenizers that come with a folder
 
 
 # --- the recipe -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from zoo.recipes import bert, finetune, gpt, pairs, rnn, similarity, tasks
+from zoo.recipes import bert, decoder, finetune, gpt, pairs, rnn, similarity, tasks
 from zoo.recipes.recipe import CHOICES, EXEMPT, JUDGING, PARTS, Recipe
 
 __all__ = ["CHOICES", "CONFIGS", "EXEMPT", "JUDGING", "PARTS", "Recipe"]
@@ -11,6 +11,7 @@ CONFIGS: dict[str, Recipe] = {
     name: dataclasses.replace(recipe, name=name)
     for name, recipe in {
         **gpt.RECIPES,
+        **decoder.RECIPES,
         **bert.RECIPES,
         **rnn.RECIPES,
         **pairs.RECIPES,

@@ -7,6 +7,7 @@
     bpe             GPT-2's files                     nothing      <|endoftext|>
     wordpiece       BERT's, or trained on the corpus  white space  [SEP]
     word            the words of the corpus           white space  </s>, where texts are examples
+    whole           a decoder's tokenizer.json        what it says the eos_token that it says
 
 `save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
 publishes them (tokenizer.json, vocab.json and merges.txt, vocab.txt, a .model file); `publish` of wordpiece
@@ -25,6 +26,7 @@ from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.char import CharTokenizer
 from zoo.data.tokenizers.saved import FILE, read_note
 from zoo.data.tokenizers.sentence_piece import SentencePieceTokenizer
+from zoo.data.tokenizers.whole import WholeTokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, DataError, nearest
@@ -68,6 +70,7 @@ TOKENIZERS: dict[str, type[Any]] = {
     "bpe": BPETokenizer,
     "wordpiece": WordPieceTokenizer,
     "word": WordTokenizer,
+    "whole": WholeTokenizer,
 }
 
 
@@ -78,8 +81,8 @@ def check_settings(cfg) -> None:
             f"min_count={cfg.min_count} is not read by tokenizer={cfg.tokenizer}; set it to 1, or "
             "tokenizer to word"
         )
-    if cfg.tokenizer == "bpe" and not cfg.vocab_path:
-        raise ConfigError("tokenizer=bpe needs vocab_path, the folder that holds its vocabulary")
+    if cfg.tokenizer in ("bpe", "whole") and not cfg.vocab_path:
+        raise ConfigError(f"tokenizer={cfg.tokenizer} needs vocab_path, the folder that holds its vocabulary")
     if cfg.tokenizer == "wordpiece" and not (cfg.vocab_path or cfg.vocab_size):
         raise ConfigError(
             "tokenizer=wordpiece needs vocab_path, the folder of a vocab.txt, or vocab_size, for example 8192"
@@ -124,6 +127,8 @@ def _load_published(folder: Path) -> Tokenizer:
     names = {path.name.removesuffix(".gz") for path in folder.glob("*")}
     if kind := published.kind_of(folder):
         kinds: dict[str, type[Any]] = {"WordPiece": WordPieceTokenizer, "BPE": BPETokenizer}
+        if kind == "BPE" and not published.cuts_at_bytes(folder):
+            return WholeTokenizer.read(folder)
         if kind not in kinds:
             raise DataError(
                 f"{folder / published.FILE}: a tokenizer of the kind {kind!r:.80}, which is not known here; "

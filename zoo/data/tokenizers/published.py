@@ -58,6 +58,14 @@ def kind_of(folder: Path) -> str:
     return str(part(whole, "model", folder / FILE).get("type", "BPE")) if whole else ""
 
 
+def cuts_at_bytes(folder: Path) -> bool:
+    """Whether a tokenizer.json cuts text into words and bytes as GPT-2 does, by a ByteLevel alone."""
+    path = folder / FILE
+    return part(read_object(path), "pre_tokenizer", path).get("type", "ByteLevel") == "ByteLevel" and not (
+        part(read_object(path), "model", path).get("byte_fallback")
+    )
+
+
 def part(whole: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
     """One of its parts: model, normalizer, pre_tokenizer; an absent one is empty."""
     found = whole.get(name) or {}

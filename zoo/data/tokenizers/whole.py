@@ -1,0 +1,127 @@
+"""A tokenizer.json taken as it is: of decoders, whose files normalise and cut text each in its own way.
+
+Llama 3 and Qwen cut words by patterns of their own, Llama 2, Mistral and Gemma write spaces as U+2581 and
+fall back to bytes, SmolLM takes digits apart. The `tokenizers` library does what the file says; the file is
+data, and no code of a folder is run. The spelling of a mark inside a text is ordinary text, as everywhere
+here, so no text can end itself.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from zoo.data.files import read_text
+from zoo.data.tokenizers import published
+from zoo.data.tokenizers.rust import Located, refusing
+from zoo.data.tokenizers.saved import write_note
+from zoo.data.tokenizers.text import utf8
+from zoo.errors import DataError
+
+KEPT = (
+    "tokenizer_class",
+    "bos_token",
+    "eos_token",
+    "unk_token",
+    "pad_token",
+    "add_bos_token",
+    "add_eos_token",
+)
+KEPT += ("chat_template", "clean_up_tokenization_spaces", "legacy", "add_prefix_space")
+
+
+class WholeTokenizer:
+    """What the `tokenizers` library makes of a tokenizer.json."""
+
+    name: ClassVar[str] = "whole"
+    spells_text: ClassVar[bool] = True
+
+    def __init__(self, text: str, settings: dict, source: Path):
+        from tokenizers import Tokenizer
+
+        with refusing(source):
+            self._library = Tokenizer.from_str(text)
+            self._library.no_truncation()
+            self._library.no_padding()
+            self._library.encode_special_tokens = True  # a mark's spelling is text
+            self._library.encode("zoo", add_special_tokens=False)
+        self.text = text
+        self.settings = {name: settings[name] for name in KEPT if name in settings}
+        self._ids: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
+        if not self._ids:
+            raise DataError(f"{source}: has no pieces; fetch the file again")
+
+    @property
+    def vocab_size(self) -> int:
+        """As many as there are ids, those that no piece has among them."""
+        return max(self._ids.values()) + 1
+
+    def _mark(self, name: str) -> int | None:
+        """The id of one of tokenizer_config.json's marks: its text, or an object with that as content."""
+        found = self.settings.get(name)
+        content = found.get("content") if isinstance(found, dict) else found
+        return self._ids.get(content) if isinstance(content, str) else None
+
+    @cached_property
+    def eot(self) -> int | None:
+        return self._mark("eos_token")
+
+    @cached_property
+    def bos(self) -> int | None:
+        found = self._mark("bos_token")
+        return self.eot if found is None else found
+
+    @cached_property
+    def pad(self) -> int | None:
+        """What fills rows up, where there is such a piece."""
+        return self._mark("pad_token")
+
+    @cached_property
+    def special_ids(self) -> tuple[int, ...]:
+        """The pieces that no text spells."""
+        return tuple(
+            sorted(i for i, piece in self._library.get_added_tokens_decoder().items() if piece.special)
+        )
+
+    @cached_property
+    def digest(self) -> str:
+        marks = json.dumps([self.bos, self.eot])
+        return hashlib.sha256(f"whole {marks} {self.text}".encode()).hexdigest()
+
+    def encode(self, text: str) -> np.ndarray:
+        utf8(text)
+        return np.array(self._library.encode(text, add_special_tokens=False).ids, np.int32)
+
+    def encode_with_offsets(self, text: str) -> Located:
+        """The tokens, and where in the text each begins and ends."""
+        utf8(text)
+        found = self._library.encode(text, add_special_tokens=False)
+        starts_ends = np.array(found.offsets, np.int32).reshape(-1, 2)
+        return Located(np.array(found.ids, np.int32), *starts_ends.T)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text; marks, and padding of a vocabulary, decode to nothing."""
+        known = [i for i in map(int, ids) if i < self.vocab_size]
+        return self._library.decode(known, skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        write_note(folder, name=self.name, digest=self.digest)
+        self.publish(folder)
+
+    def publish(self, folder: Path, **settings) -> None:
+        """Writes tokenizer.json as it came, and what of tokenizer_config.json is kept, with more settings."""
+        (folder / published.FILE).write_text(self.text, encoding="utf-8", newline="")
+        usual = {"tokenizer_class": "PreTrainedTokenizerFast"}
+        published.write_settings(folder, usual | self.settings | settings)
+
+    @classmethod
+    def read(cls, folder: Path) -> "WholeTokenizer":
+        """The tokenizer of a folder with a tokenizer.json."""
+        path = folder / published.FILE
+        if not path.is_file():
+            raise DataError(f"{folder}: has no {published.FILE}; give a folder that has one as vocab_path")
+        return cls(read_text(path), published.read_settings(folder), path)
