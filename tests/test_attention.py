@@ -82,6 +82,27 @@ def test_attention_equals_the_slow_loop(rule):
     np.testing.assert_allclose(got, want, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_queries_that_share_a_key_head_equal_those_with_a_copy_of_it(key_heads):
+    random = np.random.default_rng(0)
+    q = random.standard_normal((B, T, 4, K))
+    k, v = random.standard_normal((2, B, T, key_heads, K))
+    with jax.enable_x64(True):
+        got = run(q, k, v, Causal())
+    copied = (np.repeat(x, 4 // key_heads, axis=2) for x in (k, v))
+    np.testing.assert_allclose(got, slow_attention(q, *copied, causal), rtol=0, atol=1e-12)
+
+
+def test_a_cap_bounds_the_scores_and_a_scale_takes_the_place_of_the_widths():
+    q, k, v = arrays()
+    with jax.enable_x64(True):
+        got = attention(q, k, v, Causal(), scale=3.0, cap=2.0)
+    for b, t, h in np.ndindex(B, T, H):
+        weights = np.exp(2 * np.tanh(3 * k[b, : t + 1, h] @ q[b, t, h] / 2))
+        want = weights @ v[b, : t + 1, h] / weights.sum()
+        np.testing.assert_allclose(got[b, t, h], want, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("rule", ["causal", "causal window", "window lengths"])
 def test_attention_over_a_cache_goes_by_the_positions_that_are_given(rule):
     sees, conditions = RULES[rule]
