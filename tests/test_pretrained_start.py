@@ -28,7 +28,7 @@ import zoo
 from zoo import sharding
 from zoo.__main__ import main as command
 from zoo.checkpoint import named_leaves
-from zoo.data import ExamplesConfig, load_tokenizer
+from zoo.data import ExamplesConfig, MaskedConfig, load_tokenizer
 from zoo.data.tokenizers.bpe import byte_symbols
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, DataError, StorageError
@@ -37,10 +37,12 @@ from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.tagger import TaggerConfig
+from zoo.pretrained import start
+from zoo.pretrained.architectures import exported
 from zoo.pretrained.start import completed, load_start, shared_part
 from zoo.recipes import Recipe
 from zoo.schedules import Constant
-from zoo.tasks import Classify
+from zoo.tasks import Classify, MaskedPairs
 
 # --- tokenizers -----------------------------------------------------------------------------------
 
@@ -257,6 +259,36 @@ def test_a_classifier_takes_the_pooler_of_a_pretrained_bert(tmp_path, capsys):
     np.testing.assert_array_equal(found["hidden"]["w"], pooler)
     said = capsys.readouterr().err
     assert "random at first: classes" in said and "hidden" not in said
+
+
+def test_a_distilbert_is_fine_tuned_under_the_head_that_it_is_published_with(tmp_path):
+    """BERT's tanh layer over it could not be exported: DistilBertForSequenceClassification has a ReLU."""
+    written(tmp_path / "a", CONFIGS["distilbert"])
+    head = started(tmp_path / "a").model
+    assert (head.hidden_activation, head.d_hidden) == ("relu", 8)
+    exported(dataclasses.replace(head, num_classes=2))
+    assert started(tmp_path / "a", model={"pooling": "mean"}).model.hidden_activation == "tanh"
+
+
+def test_a_classifier_takes_the_pooler_of_a_run_of_both_heads(tmp_path, monkeypatch):
+    """As it does of a folder: the layer that next sentences were told apart by."""
+    theirs, config = random_params(PretrainingConfig(ENCODER)), CONFIGS["bert classes"]
+    for name, stand_in in (("is_run", True), ("load_params", theirs)):
+        monkeypatch.setattr(start, name, lambda *args, found=stand_in: found)
+    data = MaskedConfig(pairs="next_sentence", length=12)
+    source = Recipe(model=PretrainingConfig(ENCODER), task=MaskedPairs(), data=data)
+    monkeypatch.setattr(start, "recipe_of", lambda folder: source)
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    first = random_params(config)
+    found = load_start(tmp_path, zoo.create(config), first, mesh, TOKENIZER)
+    np.testing.assert_array_equal(found["encoder"]["tokens"]["table"], theirs["encoder"]["tokens"]["table"])
+    np.testing.assert_array_equal(found["hidden"]["w"], theirs["pooler"]["w"].reshape(8, 8))
+    np.testing.assert_array_equal(found["hidden"]["b"], theirs["pooler"]["b"].reshape(8))
+    np.testing.assert_array_equal(found["classes"]["w"], first["classes"]["w"])
+    for other in ({"hidden_activation": "relu"}, {"pooling": "mean"}):
+        model = zoo.create(dataclasses.replace(config, **other))
+        found = load_start(tmp_path, model, first, mesh, TOKENIZER)
+        np.testing.assert_array_equal(found["hidden"]["w"], first["hidden"]["w"])
 
 
 def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):

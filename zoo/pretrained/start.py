@@ -3,7 +3,7 @@ and the vocabulary too.
 
     recipe                    folder            run
     bert, sizes of its own    bert, 12 x 768    bert, 12 x 768; dropout, dtype and remat of the recipe
-    classifier over bert      bert, 12 x 768    classifier over it; a hidden layer as wide as it stays so
+    classifier over bert      bert, 12 x 768    classifier over it; a hidden layer as published stays so
     tokenizer=wordpiece       vocab.txt         the folder's vocabulary
 
 A value that was set by hand and differs from the folder's is an error, not overruled.
@@ -14,12 +14,18 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo import models
+import jax
+
+from zoo import models, sharding
 from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.tokenizers import holds_tokenizer
 from zoo.errors import CheckpointError, ConfigError
+from zoo.models.bert import BERTConfig
+from zoo.models.classifier import ClassifierConfig
+from zoo.models.pretraining import PretrainingConfig
 from zoo.pretrained import huggingface
+from zoo.pretrained.bert import shaped_classifier
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import choices, is_run, load_params
 from zoo.run import recipe_of
@@ -83,7 +89,15 @@ def shaped_as(config, named, theirs, source: str, path: str = "model"):
     changes: dict[str, Any] = {"encoder": encoder}
     if getattr(config, "d_hidden", 0) == getattr(config.encoder, "d_model", None):
         changes["d_hidden"] = encoder.d_model
-    return dataclasses.replace(config, **changes)
+    head = dataclasses.replace(config, **changes)
+    # DistilBERT's layer is a ReLU where BERT's is tanh: as published, or it could not be written so again.
+    return shaped_classifier(head) if is_published_classifier(config) else head
+
+
+def is_published_classifier(config) -> bool:
+    """Whether it is what a ...ForSequenceClassification computes over its encoder."""
+    is_classifier = isinstance(config, ClassifierConfig) and isinstance(config.encoder, BERTConfig)
+    return is_classifier and config == shaped_classifier(config)
 
 
 def refuse_differences(config, named, theirs, source: str, path: str) -> None:
@@ -136,7 +150,22 @@ def load_start(name: str | os.PathLike, model, params: dict, mesh, tokenizer) ->
     here, there, names = found
     of_words = any("V" in spec.letters for spec in names.values())  # not where they are spelled
     loaded = named_leaves(load_params(folder, source, mesh, tokenizer if of_words else None))
-    return nested(named_leaves(params) | {here + name: loaded[there + name] for name in names})
+    shared = {here + name: loaded[there + name] for name in names}
+    return nested(named_leaves(params) | shared | pooler_of(model, source, loaded, mesh))
+
+
+def pooler_of(model, source, loaded: dict, mesh) -> dict:
+    """The pooler that pre-training has learned as the tanh layer of a classifier over the same BERT, which it
+    is in a published folder; nothing where either is no such model."""
+    has_pooler = isinstance(source.config, PretrainingConfig) and is_published_classifier(model.config)
+    if not has_pooler or model.config.hidden_activation != "tanh":
+        return {}
+    placed = sharding.shardings(model.abstract()["hidden"], mesh)
+    wide = {name: loaded[f"pooler/{name}"] for name in placed}  # [D, H, K] of what is [D, F] here
+    return {
+        f"hidden/{name}": jax.device_put(x.reshape(model.abstract()["hidden"][name].shape), placed[name])
+        for name, x in wide.items()
+    }
 
 
 def shared_part(model, source) -> tuple[str, str, dict] | None:
