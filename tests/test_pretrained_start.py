@@ -28,6 +28,7 @@ import zoo
 from zoo import sharding
 from zoo.__main__ import main as command
 from zoo.checkpoint import named_leaves
+from zoo.config import to_json
 from zoo.data import ExamplesConfig, MaskedConfig, load_tokenizer
 from zoo.data.tokenizers.bpe import byte_symbols
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
@@ -37,7 +38,7 @@ from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.tagger import TaggerConfig
-from zoo.pretrained import start
+from zoo.pretrained import described_problem, start
 from zoo.pretrained.architectures import exported
 from zoo.pretrained.start import completed, load_start, shared_part
 from zoo.recipes import Recipe
@@ -156,6 +157,31 @@ def test_predict_answers_with_the_folders_own_names(tmp_path, capsys):
     tokens = [tokenizer.bos, *tokenizer.encode("a good film"), tokenizer.eot]
     logits_BC = jit(lambda p: model.apply(p, np.array([tokens])))(params)
     assert answers[0]["label"] == LABELS[int(np.argmax(logits_BC))]
+
+
+def test_a_published_model_of_one_number_gives_scores(tmp_path, capsys):
+    """A class alone is certain of every text: problem_type says that its logit is a number."""
+    config = dataclasses.replace(classifier(ENCODER), num_classes=1)
+    model, params = zoo.create(config), random_params(config)
+    zoo.save_pretrained(tmp_path / "a", model, params, TOKENIZER, problem_type="regression")
+    (tmp_path / "texts.tsv").write_text("text\tscore\na good film\t1\nbad films.\t-2\n")
+    assert command(["predict", str(tmp_path / "a"), str(tmp_path / "texts.tsv")]) == 0
+    scores = [json.loads(line)["score"] for line in capsys.readouterr().out.splitlines()[:2]]
+    apply = jit(lambda p, tokens: model.apply(p, tokens))
+    rows = [[2, *TOKENIZER.encode(text).tolist(), 3] for text in ("a good film", "bad films.")]
+    wanted = [float(apply(params, np.array([row]))[0, 0]) for row in rows]
+    np.testing.assert_allclose(scores, wanted, rtol=1e-4, atol=2e-6)  # they are said with six digits
+    assert command(["eval", str(tmp_path / "a"), str(tmp_path / "texts.tsv")]) == 0
+    loss = json.loads(capsys.readouterr().out.splitlines()[-1])["eval_loss"]
+    np.testing.assert_allclose(loss, np.mean(np.square(np.subtract(wanted, [1, -2]))), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("classes", "problem"), [(1, "regression"), (2, "single_label_classification")])
+def test_a_run_is_exported_with_what_its_logits_mean(classes, problem, tmp_path):
+    model = dataclasses.replace(NAMED.model, num_classes=classes)
+    settings = {"recipe": to_json(dataclasses.replace(NAMED, model=model)), "data_digest": ""}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    assert described_problem(tmp_path) == problem
 
 
 def test_what_a_published_model_cannot_do_is_one_line(tmp_path, capsys):

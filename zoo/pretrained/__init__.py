@@ -93,9 +93,12 @@ def names_of(name: str | os.PathLike) -> dict[str, tuple[str, ...]]:
 
 
 def described_problem(name: str | os.PathLike) -> str:
-    """What a classifier's logits mean, in Hugging Face's words: of a run, one label of several."""
+    """What a classifier's logits mean, in Hugging Face's words: one label of several, or a number."""
     folder = local(name)
-    return (not is_run(folder) and huggingface.described(folder).problem_type) or huggingface.SINGLE_LABEL
+    if is_run(folder):
+        one = getattr(run_recipe(folder).model, "num_classes", 0) == 1
+        return huggingface.REGRESSION if one else huggingface.SINGLE_LABEL
+    return huggingface.described(folder).problem_type or huggingface.SINGLE_LABEL
 
 
 def config_of(folder: Path):

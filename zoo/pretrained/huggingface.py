@@ -32,7 +32,7 @@ from zoo.pretrained.stored import open_tensors, synced, write_shards
 from zoo.pretrained.tensors import listed, named_specs
 
 SHARD_SIZE = 5 * 10**9  # bytes, as transformers divides
-SINGLE_LABEL = "single_label_classification"
+SINGLE_LABEL, REGRESSION = "single_label_classification", "regression"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def described(folder: Path) -> Described:
         config = config_of(settings, architecture)
         has_names = architecture.head in ("classes", "tags")
         labels = labels_in(settings) if has_names else ()
-        kind = setting(settings, "problem_type", SINGLE_LABEL if len(labels) != 1 else "regression")
+        kind = setting(settings, "problem_type", SINGLE_LABEL if len(labels) != 1 else REGRESSION)
     except UserError as error:
         raise CheckpointError(f"{folder}: {error}") from None
     return Described(folder, architecture, config, labels, kind if architecture.head == "classes" else "")

@@ -6,9 +6,9 @@ from typing import Any
 from zoo.data import DataConfig, ExamplesConfig, MaskedConfig
 from zoo.errors import ConfigError
 from zoo.models import module_of
-from zoo.pretrained.huggingface import SINGLE_LABEL, Described, tokenizer_of
+from zoo.pretrained.huggingface import REGRESSION, SINGLE_LABEL, Described, tokenizer_of
 from zoo.recipes import Recipe
-from zoo.tasks import CausalLM, Classify, MaskedLM, Span, Tag
+from zoo.tasks import CausalLM, Classify, MaskedLM, Regress, Span, Tag
 
 LONGEST = 512  # tokens of a row; what is longer is cut, or for answers read in windows
 
@@ -19,9 +19,15 @@ def published_recipe(found: Described) -> Recipe:
     if tokenizer is None:
         raise ConfigError(f"{found.folder} holds no tokenizer, so that it reads no text; add its vocabulary")
     text = {"tokenizer": tokenizer.name, "vocab_path": str(found.folder)}
-    tasks: dict[str, Any] = {"classes": ("classify", Classify), "tags": ("tag", Tag), "spans": ("span", Span)}
-    if head in tasks and found.problem_type in ("", SINGLE_LABEL):
-        kind, task = tasks[head]
+    tasks: dict[Any, Any] = {
+        ("classes", SINGLE_LABEL): ("classify", Classify),
+        ("tags", ""): ("tag", Tag),
+        ("spans", ""): ("span", Span),
+    }
+    if len(found.labels) == 1:  # a number for each of several labels is no task here
+        tasks["classes", REGRESSION] = ("score", Regress)
+    if (head, found.problem_type) in tasks:
+        kind, task = tasks[head, found.problem_type]
         rows = {"wrap": "both", "max_length": min(found.config.encoder.max_length, LONGEST)}
         rows["stride"] = max(rows["max_length"] // 3, 1)
         return Recipe(model=found.config, task=task(), data=ExamplesConfig(kind=kind, **rows, **text))
