@@ -125,7 +125,8 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
         if state is None:
             state = parts.init_on(mesh)
             if recipe.init:
-                params = load_start(recipe.init, model, state.params, mesh, dataset.tokenizer)
+                names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
+                params = load_start(recipe.init, model, state.params, mesh, dataset.tokenizer, names)
                 state = state.started_from(overlaid(state.params, params))
             if recipe.vectors:
                 state = state.started_from(

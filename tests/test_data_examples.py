@@ -284,6 +284,11 @@ def test_a_label_that_training_lacks_is_refused_with_its_place_and_the_nearest()
         )
 
 
+def test_classes_that_nobody_has_named_go_by_their_numbers():
+    assert labels.numbers(["1", "LABEL_0"], ("LABEL_0", "LABEL_1"), "a.csv:2").tolist() == [1, 0]
+    assert "'1' is none of" in refusal(labels.numbers, ["1"], ("LABEL_0", "neg"), "a.csv:2")
+
+
 def test_a_tag_or_intent_that_training_lacks_gets_a_number_behind_those_it_has(caplog):
     fields = {"words": ("a",), "tags": ("B-z",), "label": "b"}
     train = (Record(fields, "1"), Record(fields | {"label": "c", "tags": ("O",)}, "2"))

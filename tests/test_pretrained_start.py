@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from folders import (
     PIECES,
     SIZES,
     TOKENIZER,
+    change,
     classifier,
     digests,
     equal,
@@ -41,6 +43,7 @@ from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import described_problem, start
 from zoo.pretrained.architectures import exported
 from zoo.pretrained.start import completed, load_start, shared_part
+from zoo.pretrained.teacher import load_teacher
 from zoo.recipes import Recipe
 from zoo.schedules import Constant
 from zoo.tasks import Classify, MaskedPairs
@@ -315,6 +318,42 @@ def test_a_classifier_takes_the_pooler_of_a_run_of_both_heads(tmp_path, monkeypa
         model = zoo.create(dataclasses.replace(config, **other))
         found = load_start(tmp_path, model, first, mesh, TOKENIZER)
         np.testing.assert_array_equal(found["hidden"]["w"], first["hidden"]["w"])
+
+
+@pytest.mark.parametrize("source", ["bert classes", "bert tags"])
+def test_a_heads_rows_go_where_their_names_are(source, tmp_path):
+    """The folder's classes are LABELS; a run's are ordered by spelling."""
+    theirs, model = written(tmp_path / "a", CONFIGS[source]), zoo.create(CONFIGS[source])
+    kind = "labels" if source == "bert classes" else "tags"
+    ours = {"labels": (), "tags": ()} | {kind: ("no", "perhaps", "yes")}
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    found = named_leaves(load_start(tmp_path / "a", model, theirs, mesh, TOKENIZER, ours))
+    for name, x in named_leaves(theirs).items():
+        of_classes = x.shape and x.shape[-1] == 3 and not name.startswith("encoder")
+        np.testing.assert_array_equal(found[name], x[..., [0, 2, 1]] if of_classes else x)
+
+
+def test_a_head_for_other_names_begins_at_random(tmp_path, capsys):
+    theirs, model = written(tmp_path / "a", CONFIGS["bert classes"]), zoo.create(CONFIGS["bert classes"])
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    first = jax.tree.map(lambda x: x + 1, theirs)
+    ours = {"labels": ("bad", "fair", "good"), "tags": ()}
+    found = load_start(tmp_path / "a", model, first, mesh, TOKENIZER, ours)
+    assert equal(found["classes"], first["classes"]) and equal(found["hidden"], theirs["hidden"])
+    said = "other labels there (no, yes, perhaps): random at first: classes/b, classes/w"
+    assert said in capsys.readouterr().err
+    change(tmp_path / "a", id2label={str(n): f"LABEL_{n}" for n in range(3)})  # nobody has named them
+    found = load_start(tmp_path / "a", model, first, mesh, TOKENIZER, ours)
+    assert equal(found["classes"], theirs["classes"])
+
+
+def test_a_published_teacher_whose_classes_nobody_named_goes_by_their_numbers(tmp_path):
+    theirs = written(tmp_path / "a", CONFIGS["bert classes"])
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    data = SimpleNamespace(tokenizer=TOKENIZER, labels=("0", "1", "2"), tags=())
+    assert "other names of classes" in refusal(load_teacher, str(tmp_path / "a"), NAMED, mesh, data)
+    change(tmp_path / "a", id2label={str(n): f"LABEL_{n}" for n in range(3)})
+    assert equal(load_teacher(str(tmp_path / "a"), NAMED, mesh, data)[1], theirs)
 
 
 def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):

@@ -12,7 +12,8 @@ bert.py, gpt2.py  the names of a family
 architectures.py  the table of classes
 huggingface.py    whole folders; hub.py: hf:ID
 runs.py           folders of runs
-start.py          what a training run takes from a folder; usage.py: what its model is good for
+start.py          what a training run takes from a folder; class_rows.py: a head's rows by their names
+usage.py          what a published model is good for; teacher.py: that of a distillation
 torch_rnn.py, keras_rnn.py, vectors.py    other formats
 """
 

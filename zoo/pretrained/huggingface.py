@@ -23,6 +23,7 @@ import numpy as np
 from zoo import models, sharding
 from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
+from zoo.data.examples.labels import unnamed
 from zoo.data.tokenizers import holds_tokenizer
 from zoo.errors import CheckpointError, ConfigError, StorageError, UserError, storage_errors
 from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
@@ -243,7 +244,7 @@ def save(
 def names_for(config, labels: Sequence[str]) -> tuple[str, ...]:
     """The names of classes or tags, as many as the model has and no two alike."""
     count = getattr(config, "num_classes", getattr(config, "num_tags", 0))
-    names = tuple(labels) or tuple(f"LABEL_{number}" for number in range(count))
+    names = tuple(labels) or unnamed(count)
     if len(names) != count or len(set(names)) != count:
         raise ConfigError(f"{len(set(names))} different labels for a model of {count}; give as many")
     return names

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zoo.data.examples.labels import unnamed
 from zoo.errors import CheckpointError, first_line
 
 Value = TypeVar("Value", bool, int, float, str)
@@ -50,7 +51,7 @@ def labels_in(settings: dict[str, Any]) -> tuple[str, ...]:
     """The names of id2label in the order of their numbers; LABEL_0, LABEL_1, ... where it has none."""
     names = settings.get("id2label")
     if names is None:
-        return tuple(f"LABEL_{n}" for n in range(setting(settings, "num_labels", 2)))
+        return unnamed(setting(settings, "num_labels", 2))
     numbers = [str(n) for n in range(len(names))] if isinstance(names, dict) else []
     if not numbers or set(names) != set(numbers) or not all(isinstance(x, str) for x in names.values()):
         raise CheckpointError(f"{FILE}: id2label is no object of names by the numbers 0, 1, 2, ...; mend it")

@@ -24,8 +24,9 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.pretraining import PretrainingConfig
-from zoo.pretrained import huggingface
+from zoo.pretrained import huggingface, names_of
 from zoo.pretrained.bert import shaped_classifier
+from zoo.pretrained.class_rows import Names, by_name
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import choices, is_run, load_params
 from zoo.run import recipe_of
@@ -133,16 +134,26 @@ def with_vocabulary(data, named, folder: Path, source: str):
 # --- the parameters -------------------------------------------------------------------------------
 
 
-def load_start(name: str | os.PathLike, model, params: dict, mesh, tokenizer) -> dict:
+def load_start(
+    name: str | os.PathLike, model, params: dict, mesh, tokenizer, names: Names | None = None
+) -> dict:
     """`params` with those of a folder, a run's or a published one, in their place: all, where its model is
     the same, and else the largest part that both have: what this model's head reads (a language model under a
     classifier), or what the folder's own reads. Of a published one also the head's own layers that fit.
+    `names` are the classes and tags of this model's data: a head's rows go where their names are.
 
     Raises CheckpointError where it is neither, or was trained with another vocabulary.
     """
     folder = local(name)
-    if not is_run(folder):
-        return load_published(folder, model, mesh, tokenizer)
+    load = load_run if is_run(folder) else load_published
+    found = load(folder, model, params, mesh, tokenizer)
+    if not names:
+        return found
+    return by_name(found, params, model.abstract(), theirs=names_of(folder), ours=names)
+
+
+def load_run(folder: Path, model, params: dict, mesh, tokenizer) -> dict:
+    """`params` with what a run's folder has of them."""
     source = models.create(recipe_of(folder).model)
     found = shared_part(model, source)
     if found is None:
@@ -187,8 +198,9 @@ def parts(model):
         yield path, config, specs
 
 
-def load_published(folder: Path, model, mesh, tokenizer) -> dict:
-    """The parameters of `model` with what a published folder has of them."""
+def load_published(folder: Path, model, params: dict, mesh, tokenizer) -> dict:
+    """The parameters of `model` with what a published folder has of them; the others are random anew, so that
+    `params` are not read."""
     found = huggingface.described(folder)
     theirs = huggingface.tokenizer_of(found)
     if theirs is not None and theirs.digest != tokenizer.digest:

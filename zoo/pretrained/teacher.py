@@ -2,6 +2,7 @@
 
 import math
 
+from zoo.data.examples.labels import unnamed
 from zoo.errors import CheckpointError
 from zoo.pretrained import from_pretrained, names_of, recipe_of
 
@@ -27,7 +28,7 @@ def load_teacher(name: str, recipe, mesh, dataset):
     if tokenizer is None or tokenizer.digest != dataset.tokenizer.digest:
         raise CheckpointError(f"{name} was trained with another vocabulary: its tokens mean other words here")
     ours, known = {kind: tuple(getattr(dataset, kind, ())) for kind in ("labels", "tags")}, names_of(name)
-    if any(known[kind] != ours[kind] for kind in ours):
+    if any(known[kind] not in (ours[kind], unnamed(len(ours[kind]))) for kind in ours):
         raise CheckpointError(
             f"{name} has other names of classes or tags than this data; give the data that it was trained on"
         )

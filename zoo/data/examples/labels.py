@@ -75,8 +75,11 @@ def _each(records: Sequence[Record], field: str) -> Iterator[str]:
 
 
 def numbers(names: Sequence[str], known: Sequence[str], where: str, field: str = "label") -> np.ndarray:
-    """The number of each name, int32; DataError for one that is not known, which `where` locates."""
+    """The number of each name, int32; DataError for one that is not known, which `where` locates. Where
+    nobody has named what is known, its numbers are names too."""
     place = {name: i for i, name in enumerate(known)}
+    if tuple(known) == unnamed(len(known)):
+        place |= {str(i): i for i in range(len(known))}
     for name in names:
         if name not in place:
             raise DataError(
@@ -107,6 +110,11 @@ def read(folder: Path) -> dict[str, tuple[str, ...]]:
         ) from None
     except (ValueError, AttributeError, TypeError):
         raise DataError(f"{folder / FILE}: damaged; take it from the run's own folder") from None
+
+
+def unnamed(count: int) -> tuple[str, ...]:
+    """What classes are called in a published folder where nobody has named them."""
+    return tuple(f"LABEL_{number}" for number in range(count))
 
 
 def check_counts(names: Mapping[str, Sequence[str]], model, folder) -> None:
