@@ -1,5 +1,6 @@
 """Records from tables, JSON lines, CoNLL columns and parallel files, and the parts that they make."""
 
+import csv
 import gzip
 import json
 import logging
@@ -98,6 +99,13 @@ def test_quotation_marks_are_text_in_tsv_and_quotes_in_csv(tmp_path):
     assert [r["text"] for r in fields_of(tmp_path, "a.tsv", open_quote)] == ['" it opens', 'it " closes "']
     quoted = 'label,text\r\n1,"a ""b"", c\nd\r\n"\r\n\r\n0,e'
     assert [r["text"] for r in fields_of(tmp_path, "a.csv", quoted)] == ['a "b", c\nd\r\n', "e"]
+
+
+def test_a_csv_field_is_as_long_as_it_is(tmp_path):
+    """The library's own limit is 131,072 characters, and stays what it was for everybody else."""
+    long, limit = "word " * 40_000, csv.field_size_limit()
+    (found,) = fields_of(tmp_path, "a.csv", f'text,label\n"{long}",1\n')
+    assert found["text"] == long and csv.field_size_limit() == limit
 
 
 def test_a_csv_record_stands_where_it_begins(tmp_path):
@@ -272,6 +280,17 @@ def test_a_test_part_without_labels_is_left_out_and_that_is_said(tmp_path, caplo
 
 def rows(count, copies=1):
     return "text\tlabel\n" + "".join(f"text {i}\t{i % 2}\n" * copies for i in range(count))
+
+
+def test_a_split_leaves_no_label_to_validation_alone(tmp_path):
+    """A class of one example is trained on: nothing could be right about it otherwise."""
+    lines = [f"{i}\tclass {i if i < 40 else i % 2}\n" for i in range(100)] + ["7\tclass 0\n", "8\tclass 0\n"]
+    write(tmp_path, {"a.tsv": "text\tlabel\n" + "".join(lines)})
+    parts = read_records(tmp_path / "a.tsv", "classify", {}, 0.3)
+    train, valid = ([record.fields for record in parts[part]] for part in ("train", "valid"))
+    assert {each["label"] for each in valid} == {"class 0", "class 1"}
+    texts = [{each["text"] for each in part} for part in (train, valid)]
+    assert len(train + valid) == 102 and len(texts[0] | texts[1]) == 100 and not texts[0] & texts[1]
 
 
 def test_a_single_file_is_split_and_its_copies_stay_together(tmp_path):

@@ -44,6 +44,27 @@ BAD_FILES = {
         ("names.tsv", "x\ty\na\t1\n", ":1: no text among 'x', 'y'; say which in columns, as text=NAME"),
         ("answer.tsv", "text\ty\na\t1\n", ":1: no label among 'text', 'y'; say which in columns"),
         ("quote.csv", 'text,label\na,1\n"b,1\n', ":3: not CSV (unexpected end of data); mend the quotation"),
+        (
+            "semicolons.csv",
+            "text;label\na;1\n",
+            ":1: the header 'text;label' is one column; part columns by commas",
+        ),
+        ("tabs.csv", "text\tlabel\na\t1\n", ":1: the header 'text\\tlabel' is one column; part columns by"),
+        (
+            "commas.tsv",
+            "text,label\na,1\n",
+            ":1: the header 'text,label' is one column; part columns by commas in",
+        ),
+        (
+            "twice.csv",
+            "text,Text,label\na,b,1\n",
+            ":1: several columns are called 'text'; say which in columns by",
+        ),
+        (
+            "utf16.csv",
+            "text,label\na,1\n".encode("utf-16"),
+            ": byte 0 (0xff) is not UTF-8; convert it, for example: iconv -f utf-16",
+        ),
         ("empty.tsv", "", ": the train part has no record; add some"),
         ("empty.jsonl.gz", gzip.compress(b""), ": the train part has no record"),
         ("header.csv", "text,label\n", ": the train part has no record"),

@@ -122,9 +122,10 @@ def read_text(path: Path) -> str:
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
+        likely = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
         raise DataError(
             f"{path}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
-            "convert it, for example: iconv -f latin1 -t utf-8"
+            f"convert it, for example: iconv -f {likely} -t utf-8"
         ) from None
 
 

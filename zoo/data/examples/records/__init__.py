@@ -79,12 +79,30 @@ def read_records(path: str | Path, kind: str, columns: Columns, valid_fraction: 
             f"{error.filename or path}: cannot be read ({error.strerror}); check its permissions"
         ) from None
     if "valid" not in parts and valid_fraction and parts["train"]:
-        parts |= split(parts["train"], valid_fraction)
+        divided = split(parts["train"], valid_fraction)
+        parts |= with_every_label(divided) if kind == "classify" else divided
     for part, records in parts.items():
         if not records:
             raise DataError(f"{path}: the {part} part has no record; add some, or change valid_fraction")
     first = [part for part in ("train", "valid", "test") if part in parts]
     return {part: parts[part] for part in first + sorted(parts.keys() - set(first))}
+
+
+def with_every_label(parts: Parts) -> Parts:
+    """Train and valid parts of which the first has every label: of a class so rare that all of it fell to
+    validation, nothing could be learned."""
+    known = {record.fields["label"] for record in parts["train"]}
+    rare = [record for record in parts["valid"] if record.fields["label"] not in known]
+    if not rare:
+        return parts
+    shown = ", ".join(sorted({str(record.fields["label"]) for record in rare})[:8])
+    log.info("%s: trained on, as no other example has its label: %s", rare[0].where, shown)
+    groups = {record.group for record in rare}  # copies of a text stay together
+    moved, left = (
+        tuple(record for record in parts["valid"] if (record.group in groups) == is_moved)
+        for is_moved in (True, False)
+    )
+    return {"train": parts["train"] + moved, "valid": left}
 
 
 def _read_source(source: Path, kind: str, columns: Columns) -> Parts:

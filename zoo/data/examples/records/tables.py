@@ -28,7 +28,9 @@ def read_tsv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> l
 
 def read_csv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a table whose columns are parted by commas, quoted where they hold commas or lines."""
-    reader = csv.reader(io.StringIO(read_text(path).removeprefix("\ufeff"), newline=""), strict=True)
+    text = read_text(path).removeprefix("\ufeff")
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    limit = csv.field_size_limit(len(text) + 1)  # the library's own is 131,072: a report may be longer
     rows, line = [], 1
     try:
         for cells in reader:
@@ -39,6 +41,8 @@ def read_csv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> l
         raise DataError(
             f"{path}:{line}: not CSV ({error}); mend the quotation marks, or give .tsv or .jsonl"
         ) from None
+    finally:
+        csv.field_size_limit(limit)
     return _records(rows, path, wanted, columns)
 
 
@@ -88,6 +92,11 @@ def _locate(
                 f"add {missing[0]}=NUMBER, counted from 0"
             )
         return numbers, False
+    if len(first) == 1 and any(mark in first[0] for mark in ",;\t"):
+        raise DataError(
+            f"{where}: the header {first[0][:60]!r} is one column; part columns by commas in a .csv, by tabs "
+            "in a .tsv"
+        )
     for field, number in numbers.items():
         if number >= len(first):
             raise DataError(
@@ -95,6 +104,13 @@ def _locate(
             )
         names[field] = first[number]
     found = find_columns(first, wanted, names, where)
+    called = [name.strip().lower() for name in first]
+    for field, name in found.items():
+        if field not in numbers and called.count(name.strip().lower()) > 1:
+            raise DataError(
+                f"{where}: several columns are called {name!r}; say which in columns by its number, as "
+                f"{field}={first.index(name)}"
+            )
     return {field: first.index(name) for field, name in found.items()} | numbers, True
 
 
