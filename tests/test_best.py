@@ -129,6 +129,17 @@ def test_a_run_ends_with_its_best_parameters_however_it_was_interrupted(text, ca
     assert {k: stopped[k] for k in stopped.keys() - timed} == {k: whole[k] for k in whole.keys() - timed}
 
 
+def test_a_run_that_starts_from_another_keeps_its_best_too(text, capsys, luck):  # noqa: F811
+    assert run(text, capsys, "--name", "one", "--steps", "2")[0] == 0
+    start = ("--init", str(text.parent / "runs" / "one"))
+    code, found, err = run(text, capsys, "--name", "two", "--steps", "4", *BEST, *start)
+    assert code == 0, err
+    values = {
+        r["step"]: r["luck"] for r in metrics.records(text.parent / "runs/two/metrics.jsonl") if "luck" in r
+    }
+    assert found["best_step"] == max(values, key=values.get)
+
+
 def test_an_unknown_metric_is_refused_before_the_first_step(text, capsys):  # noqa: F811
     from test_train import command
 

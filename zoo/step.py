@@ -58,7 +58,7 @@ class TrainState:
     def started_from(self, params) -> "TrainState":
         """State 0 with other parameters, of which the average and the best are copies."""
         average = None if self.average is None else jax.tree.map(jnp.copy, params)
-        best = None if self.best is None else unknown_best(params)
+        best = self.best and dataclasses.replace(self.best, params=jax.tree.map(jnp.copy, params))
         return dataclasses.replace(self, params=params, average=average, best=best)
 
 
