@@ -114,9 +114,14 @@ def test_embed_writes_the_texts_in_their_order(run, capsys, tmp_path, monkeypatc
     rows = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
     assert [row["text"] for row in rows] == texts
     np.testing.assert_array_equal(np.array([row["embedding"] for row in rows], np.float32), want)
-    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(f"{each}\n" for each in texts[:2])))
+    said = [texts[0], f"{texts[1]}\u2028{texts[2]}"]  # what ends a line is what ends one in a file
+    raw = "".join(f"{each}\n" for each in said).encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(raw)))
     lines, found = verb(capsys, "embed", folder, "-")
-    assert [json.loads(line)["text"] for line in lines] == texts[:2] and found["count"] == 2
+    assert [json.loads(line)["text"] for line in lines] == said and found["count"] == 2
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"caf\xe9\n")))
+    code, error = refused(capsys, "embed", folder, "-")
+    assert code == 3 and "standard input: byte 3 (0xe9) is not UTF-8" in error
 
 
 @pytest.mark.parametrize(

@@ -118,13 +118,17 @@ def _text_of(line: str, where: str) -> str:
 
 def read_text(path: Path) -> str:
     """The whole text of a file, unzipped where its name ends in .gz."""
-    raw = read_bytes(path)
+    return decoded(read_bytes(path), str(path))
+
+
+def decoded(raw: bytes, where: str) -> str:
+    """The text that bytes are in UTF-8; DataError for others."""
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         likely = "utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
         raise DataError(
-            f"{path}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
+            f"{where}: byte {error.start} (0x{raw[error.start]:02x}) is not UTF-8; "
             f"convert it, for example: iconv -f {likely} -t utf-8"
         ) from None
 

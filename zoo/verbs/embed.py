@@ -9,7 +9,8 @@ import numpy as np
 
 from zoo.data import ExamplesConfig
 from zoo.data.examples.records import TABLES
-from zoo.data.examples.records.lines import read_lines
+from zoo.data.examples.records.lines import lines_of, read_lines
+from zoo.data.files import decoded
 from zoo.data.files import kind as extension
 from zoo.errors import ConfigError, DataError, storage_errors
 from zoo.inference.embed import embed as embeddings_of
@@ -73,10 +74,11 @@ def texts_of(file: str, column: str) -> list[str]:
     else:
         if column:
             raise ConfigError(f"--column={column}: {file} has no columns; give .tsv, .csv or .jsonl")
-        texts = sys.stdin.read().splitlines() if file == "-" else read_lines(path)
+        name = "standard input" if file == "-" else file
+        texts = lines_of(decoded(sys.stdin.buffer.read(), name)) if file == "-" else read_lines(path)
         for number, text in enumerate(texts, 1):
             if not text.strip():
-                raise DataError(f"{file}:{number}: is blank; write a text, or remove the line")
+                raise DataError(f"{name}:{number}: is blank; write a text, or remove the line")
     if not texts:
         raise DataError(f"{file}: has no text; give a file with some")
     return texts

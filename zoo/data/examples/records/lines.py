@@ -6,11 +6,16 @@ from zoo.data.files import read_text
 
 
 def read_lines(path: Path) -> list[str]:
-    """The lines of a text, line n at index n - 1, without line ends (LF or CR LF) and byte-order mark.
+    """The lines of a file, line n at index n - 1."""
+    return lines_of(read_text(path))
+
+
+def lines_of(text: str) -> list[str]:
+    """The lines of a text without line ends (LF or CR LF) and byte-order mark.
 
     Nothing else ends a line: a form feed or U+2028 is text.
     """
-    lines = read_text(path).removeprefix("\ufeff").split("\n")
+    lines = text.removeprefix("\ufeff").split("\n")
     if not lines[-1]:  # behind the last line end, or an empty file
         lines.pop()
     return [line.removesuffix("\r") for line in lines]
