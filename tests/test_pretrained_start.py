@@ -347,11 +347,15 @@ def test_a_head_for_other_names_begins_at_random(tmp_path, capsys):
     assert equal(found["classes"], theirs["classes"])
 
 
-def test_a_published_teacher_whose_classes_nobody_named_goes_by_their_numbers(tmp_path):
+def test_a_published_teacher_reads_and_answers_as_its_student(tmp_path):
     theirs = written(tmp_path / "a", CONFIGS["bert classes"])
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
     data = SimpleNamespace(tokenizer=TOKENIZER, labels=("0", "1", "2"), tags=())
     assert "other names of classes" in refusal(load_teacher, str(tmp_path / "a"), NAMED, mesh, data)
+    longer = dataclasses.replace(NAMED, data=dataclasses.replace(EXAMPLES, max_length=13))
+    assert "longer than the teacher" in refusal(load_teacher, str(tmp_path / "a"), longer, mesh, data)
+    strange = SimpleNamespace(tokenizer=WordPieceTokenizer((*PIECES[:-2], ".", ",")), labels=LABELS, tags=())
+    assert "another vocabulary" in refusal(load_teacher, str(tmp_path / "a"), NAMED, mesh, strange)
     change(tmp_path / "a", id2label={str(n): f"LABEL_{n}" for n in range(3)})
     assert equal(load_teacher(str(tmp_path / "a"), NAMED, mesh, data)[1], theirs)
 

@@ -19,10 +19,11 @@ def load_teacher(name: str, recipe, mesh, dataset):
             f"{name} was trained for {type(theirs.task).__name__}, which tells nothing of "
             f"{type(recipe.task).__name__}; choose a teacher of the same task"
         )
-    if recipe.data.length > getattr(theirs.model, "max_length", math.inf):
+    longest = getattr(getattr(theirs.model, "encoder", theirs.model), "max_length", math.inf)
+    if recipe.data.length > longest:
         raise CheckpointError(
             f"data.length={recipe.data.length} is longer than the teacher, whose model has "
-            f"max_length={theirs.model.max_length}; shorten the rows"
+            f"max_length={longest}; shorten the rows"
         )
     model, params, tokenizer = from_pretrained(name, mesh)
     if tokenizer is None or tokenizer.digest != dataset.tokenizer.digest:
