@@ -183,6 +183,33 @@ def test_a_teacher_of_the_same_parameters_teaches_nothing_new():
     assert learned(params, moved)[0] > 0.01
 
 
+def test_every_term_counts_by_its_own_weight():
+    """Layers and attention are means, so that they count once for each row that the task counts."""
+    teacher = over(dataclasses.replace(BERT, dropout_rate=0.0), dropout_rate=0.0)
+    student = over(dataclasses.replace(BERT, num_layers=2, dropout_rate=0.0), dropout_rate=0.0)
+    params, theirs = student.init(jax.random.key(3)), teacher.init(jax.random.key(7))
+    batch = Classify().batch(labelled(0))
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def loss(cfg):
+        lesson = Lesson(student, teacher, cfg)
+        x, layers = lesson.read(student, params, batch["inputs"])
+        return lesson.sums(Classify(), params, theirs, x, layers, batch)["loss"]
+
+    @jax.jit
+    def terms():
+        layers = student.layers(params, batch["inputs"])[1]
+        other = distill.every(teacher.layers(theirs, batch["inputs"])[1], 2)
+        hidden = distill.hidden_loss(layers["x_BTD"], other["x_BTD"], distill.present(batch["inputs"]))
+        return hidden, distill.attention_loss(layers, other, distill.seen(batch["inputs"], causal=False))
+
+    rows, (hidden, attention) = batch["present"].sum(), terms()
+    alone = loss(Distill("there", hard=0.3, soft=0.7))
+    both = loss(Distill("there", hard=0.3, soft=0.7, hidden=0.2, attention=1e5))
+    np.testing.assert_allclose(both - alone, rows * (0.2 * hidden + 1e5 * attention), rtol=1e-4)
+    assert rows > 1 and 0.1 < 1e5 * attention / hidden < 10  # neither hides in the other's rounding
+
+
 @pytest.mark.long
 @eight_devices
 def test_lessons_are_the_same_on_a_mesh_and_exact_after_a_stop(tmp_path):

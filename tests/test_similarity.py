@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import math
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -240,6 +241,12 @@ def test_a_choice_is_a_softmax_over_the_choices_that_are_there():
         want += np.log(np.exp(row[:size]).sum()) - row[answer]
     batch = {"sizes": sizes, "targets": answers, "present": np.ones(3, np.float32)}
     np.testing.assert_allclose(summed(Choice(), logits_BGC, **batch)["loss"], want, rtol=1e-5)
+    best = [int(row[:size].argmax()) for row, size in zip(logits_BGC[..., 0], sizes, strict=True)]
+    assert best != logits_BGC[..., 0].argmax(1).tolist()  # what only fills a group up would win
+    said = Choice().outputs(SimpleNamespace(readout=lambda params, x: x), None, logits_BGC, batch)
+    assert said["predicted"].tolist() == best
+    metrics = Choice().metrics({"loss": want, "weight": 3}, [jax.device_get(said)], None)
+    assert metrics["accuracy"] == np.mean(best == answers)
 
 
 # --- metrics --------------------------------------------------------------------------------------
