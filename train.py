@@ -215,12 +215,15 @@ def change_of(recipe, model, beside, frozen):
 
 
 def complete(recipe, dataset):
-    """The recipe with what the data decides: the vocabulary's size, the number of classes, the end mark."""
+    """The recipe with what the data decides: the vocabulary's size, the number of classes, the end mark; and
+    with what a quarter of the steps is, where it asks for that."""
     task = recipe.task
     if getattr(task, "end", 0) < 0:
         task = dataclasses.replace(task, end=dataset.tokenizer.eot)
     model = sized(recipe.model, dataset.sizes, dataset.tokenizer.name)
-    return dataclasses.replace(recipe, model=model, task=task)
+    quarter = max(1, recipe.steps // 4)
+    every = {name: getattr(recipe, name) or quarter for name in ("save_every", "eval_every")}
+    return dataclasses.replace(recipe, model=model, task=task, **every)
 
 
 def sized(config, sizes, tokenizer: str, path: str = "model"):

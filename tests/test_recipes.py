@@ -1,7 +1,11 @@
 """A recipe's parts must fit each other: what cannot be trained is refused before anything is read."""
 
+import dataclasses
+from types import SimpleNamespace
+
 import pytest
 
+import train
 from zoo import cli
 from zoo.errors import ConfigError
 from zoo.recipes import CHOICES, CONFIGS
@@ -53,6 +57,17 @@ def test_parts_that_do_not_fit_are_one_line(command, said):
     with pytest.raises(ConfigError) as caught:
         cli.parse(command.split(), CONFIGS, CHOICES, default="gpt_stdlib")
     assert said in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("flags", "every"), [({"steps": 1000}, 250), ({"steps": 2}, 1), ({"save_every": 7}, 7)]
+)
+def test_a_fine_tuning_run_is_saved_four_times_however_many_steps_it_has(flags, every):
+    """README's takes 1,000; a quarter of the recipe's own 6,312 would be after its end."""
+    data = SimpleNamespace(sizes={}, tokenizer=SimpleNamespace(name="wordpiece"))
+    recipe = train.complete(dataclasses.replace(CONFIGS["bert_sst2"], **flags), data)
+    assert recipe.save_every == every
+    assert recipe.eval_every == max(1, recipe.steps // 4)
 
 
 def test_every_recipe_fits_together():

@@ -77,13 +77,14 @@ class Recipe:
     vectors: str = ""
     """A file of word vectors (word2vec's or GloVe's) that the table of words starts from; empty: random."""
     save_every: int = 500
-    """Steps between checkpoints; one more is written at the end."""
+    """Steps between checkpoints; one more is written at the end. 0: a quarter of the steps."""
     keep: int = 2
     """Checkpoints kept."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 250
-    """Steps between evaluations; the whole validation set is read at the end in any case."""
+    """Steps between evaluations; the whole validation set is read at the end in any case. 0: a quarter of the
+    steps."""
     eval_batches: int = 20
     """Batches of an evaluation on the way; 0: the whole validation set."""
     best: str = ""
@@ -101,7 +102,7 @@ class Recipe:
     """Draw the loss curve to loss.png at the end (pip install -e ".[plot]")."""
 
     def __post_init__(self):
-        at_least = {"steps": 1, "accumulate": 1, "keep": 1, "save_every": 1, "log_every": 1, "eval_every": 1}
+        at_least = {"steps": 1, "accumulate": 1, "keep": 1, "save_every": 0, "log_every": 1, "eval_every": 0}
         for name, least in (at_least | dict.fromkeys(NOT_NEGATIVE, 0)).items():
             if getattr(self, name) < least:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least {least}")
