@@ -252,7 +252,7 @@ def test_bad_settings_are_one_line(bad):
         Distill(**bad)
 
 
-def test_tags_and_next_words_count_as_their_tasks_count_them():
+def test_tags_next_words_and_classes_count_as_their_tasks_count_them():
     from zoo.crf import Chain, PerToken
 
     logits, there = draw(2, 5, 4), THERE.astype(np.float32)
@@ -264,6 +264,9 @@ def test_tags_and_next_words_count_as_their_tasks_count_them():
         Tag().scored(None, lambda x: Chain(logits, None, None, None), batch)
     found, weights = CausalLM().scored(None, lambda x: logits, {"weights": there})
     assert found is logits and weights is there
+    batch = {"targets": np.array([2, 0, 1]), "present": np.array([1.0, 1.0, 0.0])}
+    _, weights = Classify(class_weights=(3.0, 1.0, 0.5)).scored(None, lambda x: draw(3, 3), batch)
+    np.testing.assert_array_equal(weights, [0.5, 3.0, 0.0])  # as the task's own loss counts a class
 
 
 # --- runs -----------------------------------------------------------------------------------------
