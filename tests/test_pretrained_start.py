@@ -254,6 +254,21 @@ def test_a_value_set_by_hand_that_the_folder_has_not_is_refused(changes, said, t
     assert said in str(caught.value)
 
 
+def test_a_head_for_bert_is_put_on_a_modernbert(tmp_path, capsys):
+    """The encoder is the folder's, dropout and dtype the recipe's; sizes of BERT set by hand are refused."""
+    theirs = written(tmp_path / "a", CONFIGS["modernbert"])
+    model = started(tmp_path / "a").model
+    assert model.encoder == dataclasses.replace(CONFIGS["modernbert"], dropout_rate=0.3, dtype="bfloat16")
+    assert (model.d_hidden, model.hidden_activation) == (8, "tanh")
+    model = zoo.create(dataclasses.replace(model, num_classes=3))
+    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
+    assert equal(found["encoder"], {name: theirs[name] for name in found["encoder"]})
+    assert "random at first: classes, hidden\n" in capsys.readouterr().err
+    with pytest.raises(ConfigError, match="model.encoder is a BERTConfig, and .* holds a ModernBERTConfig"):
+        started(tmp_path / "a", encoder={"num_layers": 5})
+
+
 def test_a_recipe_of_another_family_is_refused(tmp_path):
     written(tmp_path / "a", CONFIGS["gpt2"], tokenizer=None)
     with pytest.raises(ConfigError, match="model.encoder is a BERTConfig, and .* holds a GPTConfig"):

@@ -4,6 +4,7 @@ and the vocabulary too.
     recipe                    folder            run
     bert, sizes of its own    bert, 12 x 768    bert, 12 x 768; dropout, dtype and remat of the recipe
     classifier over bert      bert, 12 x 768    classifier over it; a hidden layer as published stays so
+    classifier over bert      modernbert        classifier over it
     tokenizer=wordpiece       vocab.txt         the folder's vocabulary
 
 A value that was set by hand and differs from the folder's is an error, not overruled.
@@ -74,13 +75,16 @@ def shaped_as(config, named, theirs, source: str, path: str = "model"):
     """A model's configuration with the sizes of the folder's, or its encoder's."""
     if type(config) is type(theirs):
         refuse_differences(config, named, theirs, source, path)
-        kept = {name: getattr(config, name) for name in (*KEPT, *COUNTED[1:]) if hasattr(config, name)}
-        kept = {name: value for name, value in kept.items() if has_field(config, name)}
+        kept = kept_of(config) | {
+            name: getattr(config, name) for name in COUNTED[1:] if has_field(config, name)
+        }
         if hasattr(config, "encoder"):
             inside = (config.encoder, getattr(named, "encoder", None), theirs.encoder)
             kept["encoder"] = shaped_as(*inside, source, f"{path}.encoder")
         return dataclasses.replace(theirs, **kept)
     if not hasattr(config, "encoder"):
+        if config == named and path != "model" and both_read_both_ways(config, theirs):
+            return dataclasses.replace(theirs, **kept_of(config))  # ModernBERT under a head for BERT
         raise ConfigError(
             f"{path} is a {type(config).__name__}, and {source} holds a {type(theirs).__name__}; choose a "
             "recipe of its family"
@@ -92,7 +96,17 @@ def shaped_as(config, named, theirs, source: str, path: str = "model"):
         changes["d_hidden"] = encoder.d_model
     head = dataclasses.replace(config, **changes)
     # DistilBERT's layer is a ReLU where BERT's is tanh: as published, or it could not be written so again.
-    return shaped_classifier(head) if is_published_classifier(config) else head
+    is_berts = is_published_classifier(config) and isinstance(encoder, BERTConfig)
+    return shaped_classifier(head) if is_berts else head
+
+
+def both_read_both_ways(*configs) -> bool:
+    return all("bidirectional" in models.module_of(config).traits for config in configs)
+
+
+def kept_of(config) -> dict[str, Any]:
+    """What stays as the recipe has it."""
+    return {name: getattr(config, name) for name in KEPT if has_field(config, name)}
 
 
 def is_published_classifier(config) -> bool:
