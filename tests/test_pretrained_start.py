@@ -375,6 +375,18 @@ def test_a_published_teacher_reads_and_answers_as_its_student(tmp_path):
     assert equal(load_teacher(str(tmp_path / "a"), NAMED, mesh, data)[1], theirs)
 
 
+def test_sizes_that_no_tensor_has_are_refused_before_a_model_is_made(tmp_path):
+    written(tmp_path / "a")
+    settings = json.loads((tmp_path / "a" / "config.json").read_text())
+    (tmp_path / "a" / "config.json").write_text(json.dumps(settings | {"hidden_size": 10**9}))
+    assert "of another shape" in refusal(started, tmp_path / "a")
+
+
+def test_a_folder_without_a_vocabulary_trains_none_of_its_own(tmp_path):
+    written(tmp_path / "a", tokenizer=None)
+    assert "holds no tokenizer" in refusal(started, tmp_path / "a")
+
+
 def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):
     theirs = written(tmp_path / "a", CONFIGS["bert classes"])
     model = zoo.create(dataclasses.replace(CONFIGS["bert classes"], num_classes=5))

@@ -113,13 +113,7 @@ def read_params(found: Described, model, mesh, spare: Collection[str]) -> dict:
 
     Raises CheckpointError, one line, for all tensors that are missing, unexpected or misshapen otherwise.
     """
-    tensors = open_tensors(found.folder)
-    encoder = getattr(found.config, "encoder", found.config)
-    if encoder.num_layers > len(tensors):
-        raise CheckpointError(
-            f"{found.folder}: config.json: {encoder.num_layers} layers, but its files hold {len(tensors)} "
-            "tensors; take the config.json made with them"
-        )
+    tensors = open_counted(found)
     family, specs = found.architecture.family, named_specs(model.config)[0]
     placed = named_leaves(sharding.shardings(model.abstract(), mesh))
     try:
@@ -142,6 +136,32 @@ def read_params(found: Described, model, mesh, spare: Collection[str]) -> dict:
     arrays |= {path: on_devices(array, placed[path]) for path, array in random_values(model, new).items()}
     tell(found, fresh, unread=[*given.unread, *sorted(left.intersection(given.tensors))])
     return nested({path: arrays[path] for path in specs})
+
+
+def open_counted(found: Described):
+    """A folder's tensors, not read yet. CheckpointError where they are fewer than the model has layers, whose
+    names would be so many that no list of them could be made."""
+    tensors = open_tensors(found.folder)
+    num_layers = getattr(found.config, "encoder", found.config).num_layers
+    if num_layers > len(tensors):
+        raise CheckpointError(
+            f"{found.folder}: config.json: {num_layers} layers, but its files hold {len(tensors)} tensors; "
+            "take the config.json made with them"
+        )
+    return tensors
+
+
+def check_shapes(found: Described) -> None:
+    """CheckpointError where a tensor has not the shape that config.json gives it: for whoever makes a model
+    of these sizes before the tensors are read, which may be more than any memory holds."""
+    tensors, family = open_counted(found), found.architecture.family
+    try:
+        given, places = family.recognised(tensors, found.config), family.places(found.config)
+        both = given.tensors.keys() & places.keys()
+        known = Recognised({name: given.tensors[name] for name in both}, [], {})
+        check_fit(known, {name: places[name] for name in both}, what=type(found.config).__name__)
+    except CheckpointError as error:
+        raise CheckpointError(f"{found.folder}: {error}") from None
 
 
 def of_another_head(found: Described, config) -> set[str]:

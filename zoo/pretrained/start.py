@@ -51,6 +51,7 @@ def completed(recipe, named):
     config, vocabulary = begun(recipe)
     if config is None and not is_run(local(recipe.init)):
         found = huggingface.described(local(recipe.init))
+        huggingface.check_shapes(found)
         config, vocabulary = found.config, found.folder
     if config is None:
         return recipe
@@ -134,7 +135,14 @@ def has_field(config, name: str) -> bool:
 def with_vocabulary(data, named, folder: Path, source: str):
     """The data's settings with the folder's vocabulary, unless another was chosen by hand."""
     by_hand = data.vocab_path and data.vocab_path != getattr(named, "vocab_path", "")
-    if by_hand or not holds_tokenizer(folder):
+    if by_hand:
+        return data
+    if not holds_tokenizer(folder):
+        if data.tokenizer in PUBLISHED and not data.vocab_path:
+            raise CheckpointError(
+                f"{source} holds no tokenizer, and pieces trained anew would mean other words to it; give "
+                "the folder of its vocabulary with data.vocab_path"
+            )
         return data
     name = load_tokenizer(folder).name
     if data.tokenizer not in PUBLISHED:
