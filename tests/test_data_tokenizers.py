@@ -23,6 +23,7 @@ from zoo.data.tokenizers import (
 )
 from zoo.data.tokenizers.bpe import byte_symbols
 from zoo.data.tokenizers.sentence_piece import train
+from zoo.data.tokenizers.whole import WholeTokenizer
 from zoo.data.tokenizers.word import BEGIN, END, EXAMPLES, WordTokenizer
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import DataError
@@ -78,8 +79,11 @@ BERT_PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "un", "##aff", "##able", "hel
 @pytest.fixture(scope="module")
 def makers(tmp_path_factory):
     """One small tokenizer of each name, made when asked for."""
+    import test_whole_tokenizer  # here, as a test below reads this file in a process of its own
+
     folder = tmp_path_factory.mktemp("vocabularies")
     every_character = "".join(ALPHABETS) + CODE + PROSE
+    test_whole_tokenizer.written(folder / "whole", "digits")
     return {
         "byte": ByteTokenizer,
         "char": lambda: CharTokenizer.of([every_character], has_eot=True),
@@ -88,11 +92,12 @@ def makers(tmp_path_factory):
             write_bpe(folder / "bpe", [("h", "e"), ("l", "l"), ("he", "ll"), ("Ġ", "a")])
         ),
         "wordpiece": lambda: WordPieceTokenizer.read(write_wordpiece(folder / "wordpiece", BERT_PIECES)),
+        "whole": lambda: WholeTokenizer.read(folder / "whole"),
         "word": lambda: WordTokenizer.of(["hello", *PROSE.split()], (*EXAMPLES, BEGIN, END)),
     }
 
 
-@pytest.mark.parametrize("name", ["byte", "char", "sentencepiece", "bpe"])
+@pytest.mark.parametrize("name", ["byte", "char", "sentencepiece", "bpe", "whole"])
 def test_what_goes_in_comes_out(makers, name):
     tokenizer = makers[name]()
     for text in [CODE, PROSE, "", " ", "  ", "\n", *nasty_texts(2000, seed=0)]:
