@@ -16,7 +16,8 @@ from zoo.feed import place_rows
 from zoo.step import TrainStep
 from zoo.tasks import CausalLM
 
-SIZES = {"vocab_size": 65, "max_length": 32, "num_layers": 2, "num_heads": 4, "d_model": 32, "d_ff": 64}
+SIZES = {"vocab_size": 65, "max_length": 32, "num_layers": 2, "num_heads": 4, "num_kv_heads": 4}
+SIZES |= {"d_model": 32, "d_ff": 64}
 SIZES |= {"d_state": 40, "init_scale": 0.3}
 ROWS, LENGTH = 16, 24
 MESHES = [(8, 1, 1), (1, 8, 1), (2, 2, 2), (1, 2, 4)]
