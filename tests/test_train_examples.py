@@ -80,7 +80,7 @@ def run(examples):
 def verb(capsys, *argv):
     capsys.readouterr()
     assert main([str(word) for word in argv]) == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.split("\n")[:-1]
     return lines[:-1], json.loads(lines[-1])
 
 
