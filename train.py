@@ -30,6 +30,7 @@ from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.models.depth import depths
+from zoo.models.lora import frozen_beside, with_lora
 from zoo.optim.finetune import by_depth, frozen_names, overlaid, without
 from zoo.pretrained.start import completed, load_start
 from zoo.pretrained.teacher import load_teacher
@@ -95,12 +96,13 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
     flags = xla.apply()
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
-    model = models.create(recipe.model)
+    model = with_lora(models.create(recipe.model), recipe.lora)
     lesson = teacher_params = None
     if recipe.distill.teacher:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
         lesson = Lesson(model, teacher, recipe.distill)
     frozen = frozen_names(recipe.finetune.freeze, model.abstract())
+    frozen |= frozen_beside(recipe.lora, named_leaves(model.abstract()))
     parts = TrainStep(
         *(model, recipe.task, change_of(recipe, model, lesson.specs() if lesson else {}, frozen)),
         *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
@@ -126,7 +128,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
             state = parts.init_on(mesh)
             if recipe.init:
                 names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
-                params = load_start(recipe.init, model, state.params, mesh, dataset.tokenizer, names)
+                params = load_start(recipe.init, model.base, state.params, mesh, dataset.tokenizer, names)
                 state = state.started_from(overlaid(state.params, params))
             if recipe.vectors:
                 state = state.started_from(

@@ -10,6 +10,8 @@
 The split lets a task read a few positions, or the vocabulary in chunks, or no vocabulary at all.
 """
 
+import contextlib
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +23,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo import sharding
+from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError
+from zoo.layers import Linear
+from zoo.models import lora as low_rank
 
 INPUTS = (
     *("tokens", "positions", "segments", "lengths", "token_types"),
@@ -53,6 +58,8 @@ class Model:
 
     config: Any
     module: nn.Module
+    lora: low_rank.LoRA | None = None
+    """Adapters beside some of its matmuls (zoo/models/lora.py); None: there are none."""
 
     def init(self, key) -> dict:
         """Random parameters: a nested dict of float32 arrays."""
@@ -61,7 +68,37 @@ class Model:
     @functools.cache  # noqa: B019 -- models are few and small: no arrays in them
     def abstract(self) -> dict:
         """The parameters' letters, shapes and dtypes, without any array."""
-        return sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
+        specs = sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
+        return nested(named_leaves(specs) | self._adapter_specs()) if self.lora else specs
+
+    @property
+    def base(self) -> "Model":
+        """The model without its adapters."""
+        return dataclasses.replace(self, lora=None)
+
+    @functools.cache  # noqa: B019 -- as for abstract()
+    def kernels(self) -> dict:
+        """{name: its kernel's ParamSpec} of every Linear: "blocks/attention/query"."""
+        names: dict[str, None] = {}
+
+        def note(call, args, kwargs, context):
+            if isinstance(context.module, Linear):
+                names["/".join(context.module.path)] = None
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(note):
+            jax.eval_shape(self._boxed, jax.random.key(0))
+        specs = named_leaves(self.base.abstract())
+        return {name: specs[f"{name}/w"] for name in names}
+
+    def _adapter_specs(self) -> dict:
+        return low_rank.adapter_specs(self.lora, self.kernels())
+
+    def merged(self, params) -> dict:
+        """The parameters of `base` that compute the same."""
+        if self.lora is None:
+            return params
+        return nested(low_rank.merged(self.lora, named_leaves(params), self.kernels()))
 
     def _boxed(self, key):
         reads = getattr(self.module, "reads", ("tokens",))  # the inputs that it cannot do without
@@ -83,7 +120,13 @@ class Model:
         if self.config.dtype == "float64" and not jax.config.read("jax_enable_x64"):
             raise ValueError("dtype=float64 needs jax.enable_x64(True)")
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
-        return self.module.apply({"params": params}, as_inputs(inputs), state, rngs=rngs, method="features")
+        with self._adapting():
+            return self.module.apply(
+                {"params": params}, as_inputs(inputs), state, rngs=rngs, method="features"
+            )
+
+    def _adapting(self):
+        return low_rank.adapting(self.lora) if self.lora else contextlib.nullcontext()
 
     def layers(self, params, inputs, *, train: bool = False, rngs=None):
         """(x, layers): the final features, and what its Transformer's layers computed on the way to them.
@@ -91,14 +134,15 @@ class Model:
         The layers are {"x_BTD": [N, B, T, D], "q_BTHK": [N, B, T, H, K], "k_BTHK": ...}: each block's output,
         and the queries and keys of its attention. Of a model without such blocks they are {}.
         """
-        (x, _), shown = self.module.apply(
-            {"params": params},
-            as_inputs(inputs),
-            None,
-            rngs=rngs if train else None,
-            method="features",
-            mutable=["intermediates"],
-        )
+        with self._adapting():
+            (x, _), shown = self.module.apply(
+                {"params": params},
+                as_inputs(inputs),
+                None,
+                rngs=rngs if train else None,
+                method="features",
+                mutable=["intermediates"],
+            )
         leaves = jax.tree_util.tree_leaves_with_path(shown)
         return x, {path[-2].key: leaf for path, leaf in leaves}  # path[-1] counts repeated calls: one
 
@@ -129,7 +173,8 @@ class Model:
         """Logits as the sharded vocabulary stores them: the rows that pad it come last, each at the
         lowest float, so that a softmax over all equals the softmax over the visible ones."""
         named = () if rows is None else (rows,)
-        return self.module.apply({"params": params}, x, *named, method="readout")
+        with self._adapting():
+            return self.module.apply({"params": params}, x, *named, method="readout")
 
     def apply(self, params, inputs, *, train: bool = False, rngs=None):
         """Logits [B, T, V], float32."""
@@ -170,7 +215,11 @@ class Model:
 
 @functools.partial(jax.jit, static_argnums=0)  # one program is made faster than a thousand small ones
 def _unboxed(model: Model, key):
-    return nn.meta.unbox(model._boxed(key))
+    params = nn.meta.unbox(model._boxed(key))
+    if model.lora is None:
+        return params
+    adapters = low_rank.init_adapters(model._adapter_specs(), jax.random.fold_in(key, 1))
+    return nested(named_leaves(params) | adapters)
 
 
 def features_and_readout(module, inputs):

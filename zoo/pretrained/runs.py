@@ -12,6 +12,7 @@ from zoo import models
 from zoo.checkpoint import Checkpoints
 from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
+from zoo.models.lora import with_lora
 from zoo.pretrained.settings import read_settings
 from zoo.run import recipe_of
 from zoo.sharding import ParamSpec
@@ -23,8 +24,8 @@ def is_run(folder: Path) -> bool:
 
 
 def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
-    """The parameters of a run's folder, placed on `mesh`. Raises CheckpointError where `model`, or the
-    `tokenizer` if one is given, is another."""
+    """The parameters of a run's folder, placed on `mesh`, any adapters merged into them. Raises
+    CheckpointError where `model`, or the `tokenizer` if one is given, is another."""
     recipe = recipe_of(folder)
     if tokenizer is not None and load_tokenizer(Path(folder) / "tokenizer").digest != tokenizer.digest:
         raise CheckpointError(
@@ -33,6 +34,12 @@ def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
     source = models.create(recipe.model)
     if source.abstract() != model.abstract() or choices(recipe.model) != choices(model.config):
         raise CheckpointError(f"{folder} holds another model than the one to start: {recipe.model}")
+    adapted = with_lora(source, recipe.lora)
+    return adapted.merged(stored_params(folder, recipe, adapted, mesh))
+
+
+def stored_params(folder: str | os.PathLike, recipe, model, mesh) -> dict:
+    """The parameters as the run keeps them, its adapters beside them."""
     part = "average" if recipe.average_decay else "params"
     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
         if recipe.best:

@@ -15,6 +15,7 @@ from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
 from zoo.models import MODELS, SIZES, module_of
+from zoo.models.lora import LoRA
 from zoo.optim import OPTIMIZERS, AdamW, Optimizer
 from zoo.optim.finetune import FineTune
 from zoo.schedules import SCHEDULES, Cosine, Schedule
@@ -37,6 +38,7 @@ PARTS = (
     *SOURCES.values(),
     MeshConfig,
     FineTune,
+    LoRA,
     Distill,
     *OPTIMIZERS.values(),
     *SCHEDULES.values(),
@@ -56,6 +58,7 @@ class Recipe:
     optimizer: Optimizer = field(default_factory=AdamW)
     schedule: Schedule = field(default_factory=Cosine)
     finetune: FineTune = field(default_factory=FineTune)
+    lora: LoRA = field(default_factory=LoRA)
     distill: Distill = field(default_factory=Distill)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     steps: int = 1000
@@ -128,6 +131,11 @@ class Recipe:
             )
         if self.distill.teacher and getattr(self.data, "layout", "") == "streams":
             raise ConfigError("distill: a teacher reads whole rows; choose data.layout=stream")
+        if self.lora.rank and not self.init:
+            raise ConfigError(
+                f"lora.rank={self.lora.rank} adapts a model that stays as it is, and without init that is a "
+                "random one; name its folder with init"
+            )
         self._check_parts()
         if self.seed >= 2**32:
             raise ConfigError(f"seed={self.seed} must be less than {2**32}")
