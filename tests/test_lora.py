@@ -10,7 +10,7 @@ from test_train import command, refusal, run, text  # noqa: F401
 from training import eight_devices, mesh_of, parts_of, tiny_model, train
 
 import zoo
-from zoo import models
+from zoo import models, optim, schedules
 from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError
 from zoo.models.bert import BERTConfig
@@ -83,8 +83,6 @@ def lora_parts():
 
 
 def _transform(model, frozen):
-    from zoo import optim, schedules
-
     specs = without(model.abstract(), frozen)
     return optim.transform(optim.AdamW(learning_rate=1e-2), schedules.Cosine(warmup_steps=2), 10, specs)
 
