@@ -136,7 +136,7 @@ def train_in(run, recipe, dataset, stop) -> dict | None:
                 )
         log.truncate_after(start)
         reporter = Reporter(recipe, model, dataset, mesh, log, start)
-        reporter.introduce(run, dataset, flags)
+        reporter.introduce(run, dataset, flags, frozen)
         if recipe.best and not start:  # a metric that is none shows before the first step
             value_of(recipe.best, evaluate(state.evaluated_params, 1))
         judge = parts.judge(mesh)

@@ -7,6 +7,7 @@ import jax
 
 from zoo import metrics, optim, sharding, throughput
 from zoo.errors import NumericsError
+from zoo.optim.finetune import without
 from zoo.progress import Progress
 
 
@@ -31,13 +32,15 @@ class Reporter:
         self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
         self._rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
 
-    def introduce(self, run, dataset, flags):
-        """What is about to run, on what."""
+    def introduce(self, run, dataset, flags, frozen):
+        """What is about to run, on what; `frozen` are the names of the parameters that stay."""
         device = self._mesh.devices.flat[0]
+        trained = sum(spec.size for spec in jax.tree.leaves(without(self._model.abstract(), frozen)))
+        part = f", {trained:,} of them trained" if frozen else ""
         lines = {
             "run": f"{run.path}" + (f", continued at step {self.saved}" if self.saved else ""),
             "data": dataset.describe(),
-            "model": f"{type(self._recipe.model).__name__}, {self._model.num_params():,} parameters",
+            "model": f"{type(self._recipe.model).__name__}, {self._model.num_params():,} parameters{part}",
             "devices": f"{sharding.describe(self._mesh.shape)}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",
         }

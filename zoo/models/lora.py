@@ -44,7 +44,7 @@ class LoRA:
     dropout_rate: float = 0.0
     """Of the adapters' inputs."""
     trained: tuple[str, ...] = ()
-    """Patterns of other parameters that are trained too: "classes/*", a head that begins at random."""
+    """Patterns of other parameters that are trained too: "*norm*"; without any, a head over an encoder is."""
 
     def __post_init__(self):
         if self.rank < 0:
@@ -113,11 +113,19 @@ def init_adapters(specs: dict[str, ParamSpec], key) -> dict:
 
 def frozen_beside(lora: LoRA, names) -> frozenset[str]:
     """The names of the parameters that stay as they are: of a model with adapters, all but those and what
-    `trained` matches; of one without, none."""
+    `trained` matches; of one without, none. A head over an encoder is trained unless `trained` says what is:
+    it most often begins at random."""
     if not lora.rank:
         return frozenset()
     others = [name for name in names if not is_adapter(name)]
-    return frozenset(others) - frozenset(matching(lora.trained, others, "trained", "parameter"))
+    trained = matching(lora.trained, others, "trained", "parameter") if lora.trained else head_of(others)
+    return frozenset(others).difference(trained)
+
+
+def head_of(names) -> list[str]:
+    """The names of a head's own parameters; none of a model that is no head over an encoder."""
+    own = [name for name in names if not name.startswith("encoder/")]
+    return own if len(own) < len(names) else []
 
 
 def is_adapter(name: str) -> bool:

@@ -7,8 +7,8 @@ is unusual:
 * A parameter's letters (zoo/sharding.py) say what it is. "NDHK" with one contracted letter is N
   matrices of D x HK, and rules that treat matrices or whole tensors (Muon, Adafactor) see N of them,
   never one tensor of rank four: a model whose layers are stacked trains like one whose are not.
-* Weight decay pulls at kernels ("w") and embeddings ("table") only. Norms and biases are exempt even
-  when stacking has made them two-dimensional.
+* Weight decay pulls at kernels ("w"), embeddings ("table") and adapters ("lora_a", "lora_b") only. Norms
+  and biases are exempt even when stacking has made them two-dimensional.
 * The rows that pad a vocabulary hold zeros and get zero gradients; they stay zero, and no statistic
   counts them.
 * Optimizer state is scalars and arrays with their parameter's dimensions, some kept at size one, so

@@ -6,8 +6,8 @@ from zoo.sharding import ParamSpec
 
 
 def decays(path) -> bool:
-    """Whether weight decay pulls at the parameter at this path of the tree: kernels and embeddings."""
-    return path[-1].key in ("w", "table")
+    """Whether weight decay pulls at the parameter at this path of the tree: kernels, embeddings, adapters."""
+    return path[-1].key in ("w", "table", "lora_a", "lora_b")
 
 
 def decay_mask(specs):
