@@ -1,6 +1,8 @@
 """Adapters of low rank: what they compute, what is trained, and what a run of them leaves."""
 
 import dataclasses
+import json
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +14,7 @@ from training import eight_devices, mesh_of, parts_of, train
 
 import zoo
 from zoo import models, optim, schedules
+from zoo.__main__ import main
 from zoo.checkpoint import named_leaves, nested
 from zoo.data.tokenizers.bpe import BPETokenizer, byte_symbols
 from zoo.errors import ConfigError
@@ -183,6 +186,11 @@ def test_train_py_adapts_a_folder_and_the_run_is_read_merged(text, capsys):  # n
     first, last = named_leaves(base), named_leaves(params)
     changed = {name for name in first if not np.array_equal(first[name], last[name])}
     assert changed == {"blocks/attention/query/w", "blocks/attention/value/w"}
+    assert main(["export", "runs/gpt_stdlib", "peft", "--format", "peft"]) == 0
+    _, exported, _ = zoo.from_pretrained("base", adapter="peft")
+    for name, leaf in named_leaves(exported).items():  # the same sums, in another order
+        np.testing.assert_allclose(leaf, last[name], atol=1e-7)
+    assert json.loads(Path("peft/adapter_config.json").read_text())["base_model_name_or_path"] == "base"
 
 
 def test_adapters_of_a_random_model_are_refused(text, capsys):  # noqa: F811

@@ -8,7 +8,7 @@ fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
 predict MODEL FILE          labels, tags, targets, answers, scores or similarities of a file's texts
 embed MODEL FILE            vectors of a file's texts
-export MODEL FOLDER         write a model as Hugging Face publishes one
+export MODEL FOLDER         write a model as Hugging Face publishes one, or a run's adapters as peft does
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 
 MODEL is a run's folder, a folder as Hugging Face publishes models, or hf:ID, which is fetched from the hub.
@@ -107,7 +107,13 @@ def main(argv: list[str]) -> int:
     verb = verbs.add_parser("export", help="write a model as Hugging Face publishes one")
     verb.add_argument("model", help=MODEL)
     verb.add_argument("folder", help="a folder that is not there yet, or empty")
-    verb.add_argument("--max-shard-size", type=float, default=5.0, help="of a weights file, in GB (5)")
+    verb.add_argument(
+        "--format",
+        choices=("hf", "peft"),
+        default="hf",
+        help="peft: a run's adapters alone, without base (hf)",
+    )
+    verb.add_argument("--max-shard-size", type=float, default=None, help="of a weights file, in GB (5)")
     verb.set_defaults(run="export.export")
 
     verb = verbs.add_parser("embed", help="vectors of a file's texts")
@@ -127,6 +133,11 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--analogies", nargs="+", default=[], help="files of questions a b c d")
     verb.add_argument("--export", default="", help="write the vectors: .txt word2vec's text, .bin, .glove")
     verb.set_defaults(run="words.words")
+
+    for name in ("generate", "score", "fill", "eval", "predict", "embed", "export"):
+        verbs.choices[name].add_argument(
+            "--adapter", default="", help="a folder of peft's, or hf:ID: adapters to be merged into MODEL"
+        )
 
     try:
         options = parser.parse_args(argv)

@@ -15,6 +15,7 @@ from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
 from zoo.metrics import require
 from zoo.pretrained import from_pretrained, names_of, recipe_of
+from zoo.pretrained.adapter import with_adapter
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import is_run, load_params
 from zoo.step import TrainStep
@@ -30,12 +31,14 @@ def evaluate(
     path: str = "",
     batch_size: int = 0,
     columns: Sequence[str] = (),
+    adapter: str | os.PathLike = "",
 ) -> dict[str, float]:
     """The task's metrics of a run on a labelled `file` (for language models, a text), or without one on all
     of `part` ("train", "valid" or "test") of its data, or of the same part of the data in `path`.
 
     `batch_size` replaces the run's; of parallel streams it is their number, and 1 reads the text as one.
     `columns` replace the run's too, for a file whose columns have other names: text=review label=stars.
+    `adapter` is a folder of peft's, merged into the model.
     Raises DataError where a file has a label that the run does not know, or where the data makes another
     vocabulary than the run has, or lacks the part.
     """
@@ -46,7 +49,7 @@ def evaluate(
     cfg = dataclasses.replace(cfg, batch_size=batch_size or cfg.batch_size)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if file:
-        model, params, tokenizer = from_pretrained(folder, mesh)
+        model, params, tokenizer = from_pretrained(folder, mesh, adapter=adapter)
         dataset = data.load_file(cfg, file, tokenizer, names_of(folder))
     elif not is_run(local(folder)):
         raise ConfigError(f"{folder}: a published model has no data of its own; give a labelled file")
@@ -55,6 +58,8 @@ def evaluate(
         check_names(dataset, Path(folder))
         model = models.create(recipe.model)
         params = load_params(folder, model, mesh, dataset.tokenizer)
+        if adapter:
+            params = with_adapter(local(adapter), model, params)
     for module, extra in getattr(recipe.task, "needs", ()):
         require(module, extra=extra)
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)

@@ -90,14 +90,16 @@ def is_unicode(text: str) -> bool:
     return True
 
 
-def predict_records(folder: str | os.PathLike, records: Sequence[Record]) -> list[dict]:
-    """The same of records, whose places in a file errors name."""
+def predict_records(
+    folder: str | os.PathLike, records: Sequence[Record], adapter: str | os.PathLike = ""
+) -> list[dict]:
+    """The same of records, whose places in a file errors name; with the adapters of a folder of peft's."""
     kind, recipe = kind_of(folder), recipe_of(folder)
     if not records:
         return []
     names = names_of(folder)
     check_inputs(records, names["inputs"])
-    model, params, tokenizer = from_pretrained(folder)
+    model, params, tokenizer = from_pretrained(folder, adapter=adapter)
     if kind == "pairs":
         found = translate(
             *(model, params, tokenizer, [str(record.fields["source"]) for record in records]),

@@ -12,6 +12,7 @@ bert.py, gpt2.py  the names of a family
 architectures.py  the table of classes
 huggingface.py    whole folders; hub.py: hf:ID
 runs.py           folders of runs
+adapter.py        adapters as peft publishes them; write_adapter.py
 start.py          what a training run takes from a folder; class_rows.py: a head's rows by their names
 usage.py          what a published model is good for; teacher.py: that of a distillation
 torch_rnn.py, keras_rnn.py, vectors.py    other formats
@@ -27,6 +28,7 @@ from zoo.data import load_tokenizer
 from zoo.data.examples import labels as names
 from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.pretrained import huggingface
+from zoo.pretrained.adapter import with_adapter
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import is_run, load_params
 from zoo.pretrained.usage import published_recipe
@@ -36,13 +38,17 @@ from zoo.run import recipe_of as run_recipe
 FORMATS = ("hf",)
 
 
-def from_pretrained(name: str | os.PathLike, mesh=None):
+def from_pretrained(name: str | os.PathLike, mesh=None, *, adapter: str | os.PathLike = ""):
     """(model, params, tokenizer) of a run's folder, of one as Hugging Face publishes them, or of `hf:ID` on
-    the hub; on `mesh`, or without one on this process's first device.
+    the hub; on `mesh`, or without one on this process's first device. `adapter` is a folder of peft's, or
+    `hf:ID` too, whose adapters are merged into the parameters.
 
     Of a run, the newest intact checkpoint, its average where the run kept one. The tokenizer is None where a
     published folder holds none. Raises CheckpointError where the folder is neither, or is damaged.
     """
+    if adapter:
+        model, params, tokenizer = from_pretrained(name, mesh)
+        return model, with_adapter(local(adapter), model, params), tokenizer
     folder = local(name)
     mesh = mesh or sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if is_run(folder):
@@ -107,9 +113,9 @@ def config_of(folder: Path):
     return run_recipe(folder).model if is_run(folder) else huggingface.described(folder).config
 
 
-def with_tokenizer(name: str | os.PathLike):
+def with_tokenizer(name: str | os.PathLike, adapter: str | os.PathLike = ""):
     """`from_pretrained` for whoever reads or writes text: CheckpointError where there is no tokenizer."""
-    model, params, tokenizer = from_pretrained(name)
+    model, params, tokenizer = from_pretrained(name, adapter=adapter)
     if tokenizer is None:
         raise CheckpointError(f"{name} holds no tokenizer, so that it reads no text; add its vocabulary")
     return model, params, tokenizer

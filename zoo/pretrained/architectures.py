@@ -67,6 +67,13 @@ ARCHITECTURES |= {
 for kind, name in DECODERS.items():
     ARCHITECTURES[f"{name}ForCausalLM"] = Architecture(decoder, kind, "words")
     ARCHITECTURES[f"{name}{'Text' * kind.endswith('_text')}Model"] = Architecture(decoder, kind, "none")
+FAMILIES = {
+    BERTConfig: bert,
+    ModernBERTConfig: modernbert,
+    GPTConfig: gpt2,
+    DecoderConfig: decoder,
+    NeoXConfig: neox,
+}
 BARE = {each.model_type: name for name, each in ARCHITECTURES.items() if each.head == "none"}
 CLASSES = {(each.model_type, each.head): name for name, each in reversed(ARCHITECTURES.items())}
 
@@ -117,23 +124,24 @@ def config_of(settings: dict[str, Any], architecture: Architecture):
     return architecture.family.shaped_classifier(head)
 
 
+def family_of(config) -> ModuleType:
+    """The module that knows the tensors of a model of this configuration. ConfigError where there is none."""
+    encoder = type(getattr(config, "encoder", config))
+    if encoder not in FAMILIES:
+        known = ", ".join(each.__name__ for each in FAMILIES)
+        raise ConfigError(f"{encoder.__name__} has no class in Hugging Face's format; {known} have")
+    return FAMILIES[encoder]
+
+
 def exported(config) -> tuple[Architecture, str]:
     """The class that computes what a model of this configuration does, and its name.
 
     Raises ConfigError where there is none.
     """
     encoder = getattr(config, "encoder", config)
-    kinds = {
-        BERTConfig: bert.dialect_of,
-        ModernBERTConfig: lambda _: "modernbert",
-        GPTConfig: lambda _: "gpt2",
-        DecoderConfig: decoder.dialect_of,
-        NeoXConfig: lambda _: "gpt_neox",
-    }
-    if type(encoder) not in kinds:
-        known = ", ".join(each.__name__ for each in kinds)
-        raise ConfigError(f"{type(encoder).__name__} has no class in Hugging Face's format; {known} have")
-    kind = kinds[type(encoder)](encoder)
+    kinds = {modernbert: "modernbert", gpt2: "gpt2", neox: "gpt_neox"}
+    family = family_of(config)
+    kind = kinds[family] if family in kinds else family.dialect_of(encoder)
     heads = {type(encoder): "words", ClassifierConfig: "classes", TaggerConfig: "tags", SpanConfig: "spans"}
     name = CLASSES.get((kind, heads.get(type(config), "")))
     if isinstance(config, PretrainingConfig) and kind == "bert":

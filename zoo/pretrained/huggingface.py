@@ -9,9 +9,7 @@ arrays at a time, which goes to its devices before the next one is begun.
 """
 
 import json
-import shutil
 import sys
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +23,11 @@ from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.examples.labels import unnamed
 from zoo.data.tokenizers import holds_tokenizer
-from zoo.errors import CheckpointError, ConfigError, StorageError, UserError, storage_errors
+from zoo.errors import CheckpointError, ConfigError, UserError
 from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
 from zoo.pretrained.places import Place, Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
 from zoo.pretrained.settings import labels_in, read_settings, setting
-from zoo.pretrained.stored import open_tensors, synced, write_shards
+from zoo.pretrained.stored import new_folder, open_tensors, write_shards
 from zoo.pretrained.tensors import listed, named_specs
 
 SHARD_SIZE = 5 * 10**9  # bytes, as transformers divides
@@ -242,23 +240,11 @@ def save(
     places = architecture.family.places(model.config)
     size = next(iter(arrays.values())).dtype.itemsize
     sizes = {name: size * int(np.prod(place.shape)) for name, place in places.items()}
-    with storage_errors(folder):
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise StorageError(f"{folder}: is there already and not empty; choose another name")
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
-            (partial / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-            write_shards(partial, sizes, lambda name: tensor_at(places[name], arrays), max_shard_size)
-            if tokenizer is not None:
-                publish(tokenizer, partial, model.config)
-            partial.chmod(0o755)
-            synced([*partial.iterdir(), partial])
-            partial.rename(folder)
-            synced([folder.parent])
-        except BaseException:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
+    with new_folder(folder) as partial:
+        (partial / "config.json").write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        write_shards(partial, sizes, lambda name: tensor_at(places[name], arrays), max_shard_size)
+        if tokenizer is not None:
+            publish(tokenizer, partial, model.config)
 
 
 def names_for(config, labels: Sequence[str]) -> tuple[str, ...]:

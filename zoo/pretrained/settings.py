@@ -9,17 +9,20 @@ from zoo.errors import CheckpointError, first_line
 
 Value = TypeVar("Value", bool, int, float, str)
 
-FILE = "config.json"
+FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 MOST = 2**31 - 1  # any count of a real model is far below; JAX's own sizes end there
 
 
-def read_settings(folder: Path) -> dict[str, Any]:
-    """The object in a folder's config.json. Raises CheckpointError where there is none."""
-    path = folder / FILE
+def read_settings(folder: Path, file: str = FILE) -> dict[str, Any]:
+    """The object in a folder's config.json, or another such file. CheckpointError where there is none."""
+    path = folder / file
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{folder}: has no {FILE}; give a run's folder or a Hugging Face one") from None
+        remedy = "give a run's folder or a Hugging Face one"
+        if (folder / ADAPTER_FILE).is_file():
+            remedy = "it holds adapters: give the model that they are for, and this with --adapter"
+        raise CheckpointError(f"{folder}: has no {file}; {remedy}") from None
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as JSON ({first_line(error)}); fetch it again"
@@ -29,7 +32,7 @@ def read_settings(folder: Path) -> dict[str, Any]:
     return found
 
 
-def setting(settings: dict[str, Any], name: str, default: Value) -> Value:
+def setting(settings: dict[str, Any], name: str, default: Value, file: str = FILE) -> Value:
     """One value, of the type of its default, which stands for an absent one and for null.
 
     Raises CheckpointError for another type, and for a number that no model has.
@@ -41,9 +44,9 @@ def setting(settings: dict[str, Any], name: str, default: Value) -> Value:
         value = float(value)
     if type(value) is not type(default):
         expected = {bool: "true or false", int: "an int", float: "a number", str: "text"}[type(default)]
-        raise CheckpointError(f"{FILE}: {name}={json.dumps(value)[:80]}: not {expected}")
+        raise CheckpointError(f"{file}: {name}={json.dumps(value)[:80]}: not {expected}")
     if type(value) is int and not 0 <= value <= MOST:
-        raise CheckpointError(f"{FILE}: {name}={value}: not a size between 0 and {MOST:,}")
+        raise CheckpointError(f"{file}: {name}={value}: not a size between 0 and {MOST:,}")
     return value
 
 

@@ -9,17 +9,20 @@ are read by their place, as its NumPy side has no bfloat16. Shards are written o
 more than one of them is held besides the model.
 """
 
+import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.errors import CheckpointError, first_line, nearest
+from zoo.errors import CheckpointError, StorageError, first_line, nearest, storage_errors
 from zoo.pretrained.tensors import listed, write_tensors
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
@@ -158,6 +161,28 @@ def divided(sizes: Mapping[str, int], most: int) -> list[list[str]]:
         shards[-1].append(name)
         total += size
     return shards
+
+
+@contextlib.contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """A place to write the files of `folder`, which appears whole or not at all.
+
+    Raises StorageError where it is there already and not empty, or cannot be written.
+    """
+    with storage_errors(folder):
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise StorageError(f"{folder}: is there already and not empty; choose another name")
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        try:
+            yield partial
+            partial.chmod(0o755)
+            synced([*partial.iterdir(), partial])
+            partial.rename(folder)
+            synced([folder.parent])
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def synced(paths: Iterable[Path]) -> None:
