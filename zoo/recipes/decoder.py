@@ -1,9 +1,38 @@
-"""Recipes of today's decoders: the default run with Llama's blocks in the place of GPT-2's."""
+"""Recipes of today's decoders: the default run with Llama's blocks in the place of GPT-2's, and adapters of a
+published one."""
 
 import dataclasses
 
+from zoo.data import DataConfig
 from zoo.models.decoder_config import DecoderConfig
+from zoo.models.lora import LoRA
+from zoo.optim import AdamW
 from zoo.recipes import gpt
+from zoo.recipes.recipe import Recipe
+from zoo.schedules import Constant
+
+# Adapters beside every matmul of a published decoder, trained as QLoRA's are for 7 and 13 billion parameters
+# (Dettmers et al. 2023, arXiv 2305.14314, appendix B.2) over a base that is not quantized. Reads the folder
+# llama (or --init) with its vocabulary, and texts.jsonl (or --data.path); no text sees another.
+_LORA = Recipe(
+    model=DecoderConfig(dtype="bfloat16", remat="full"),
+    init="llama",
+    lora=LoRA(rank=64, alpha=16.0, targets=("*attention/*", "*mlp/*"), dropout_rate=0.1),
+    data=DataConfig(
+        path="texts.jsonl",
+        tokenizer="whole",
+        vocab_path="llama",
+        layout="packed",
+        length=1024,
+        batch_size=16,
+    ),
+    optimizer=AdamW(learning_rate=2e-4, beta2=0.999, weight_decay=0.0),
+    schedule=Constant(),
+    clip_norm=0.3,
+    steps=1000,
+    save_every=0,
+    eval_every=0,
+)
 
 RECIPES = {
     # gpt_stdlib's text, budget, optimizer and width. Half as many heads of keys, and a feed-forward layer of
@@ -23,4 +52,5 @@ RECIPES = {
             layer_unroll=0,
         ),
     ),
+    "llama_lora": _LORA,
 }

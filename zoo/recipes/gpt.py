@@ -1,4 +1,4 @@
-"""GPT's recipes: the default run, nanoGPT's character models, and GPT-2 as nanoGPT trains it."""
+"""GPT's recipes: the default run, nanoGPT's character models, GPT-2 as nanoGPT trains and fine-tunes it."""
 
 import dataclasses
 
@@ -6,7 +6,7 @@ from zoo.data import DataConfig
 from zoo.models.gpt import SIZES, GPTConfig
 from zoo.optim import AdamW, Muon
 from zoo.recipes.recipe import Recipe
-from zoo.schedules import Cosine
+from zoo.schedules import Constant, Cosine
 
 # The default: a small GPT on the text that every Python carries, sized for five minutes on two CPU cores.
 # Under this budget Muon beat AdamW by 0.3 bits per byte, width 128 beat 256, and 8 rows beat 4; the rows
@@ -69,6 +69,23 @@ _GPT2 = Recipe(
 )
 
 
+# nanoGPT's fine-tuning (config/finetune_shakespeare.py): all parameters of a published GPT-2, 32 rows of
+# 1,024 tokens a step, 20 steps at a constant rate. Reads the folder gpt2 (or --init) with its vocabulary, and
+# input.txt (or --data.path: a text, or a .jsonl with a "text" in each line).
+_FINETUNE = Recipe(
+    model=GPTConfig(dropout_rate=0.0, dtype="bfloat16"),
+    init="gpt2",
+    data=DataConfig(path="input.txt", tokenizer="bpe", vocab_path="gpt2", length=1024, batch_size=32),
+    optimizer=AdamW(learning_rate=3e-5, beta2=0.95, weight_decay=0.1),
+    schedule=Constant(),
+    steps=20,
+    accumulate=32,
+    save_every=0,
+    eval_every=0,
+    eval_batches=40,
+)
+
+
 def _gpt2(size: str, learning_rate: float, accumulate: int) -> Recipe:
     """The run with another size; learning rates of GPT-3's models of that size (its table 2.1)."""
     shape = {key: getattr(SIZES[size], key) for key in ("num_layers", "num_heads", "d_model")}
@@ -95,4 +112,5 @@ RECIPES = {
     "gpt2_medium": _gpt2("gpt2_medium", 3e-4, 10),
     "gpt2_large": _gpt2("gpt2_large", 2.5e-4, 20),
     "gpt2_xl": _gpt2("gpt2_xl", 2e-4, 40),
+    "gpt2_finetune": _FINETUNE,
 }
