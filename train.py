@@ -64,6 +64,7 @@ def main(argv: list[str]) -> int:
 def train(name: str, recipe) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
     started, stop = time.monotonic(), StopRequest()
+    flags = xla.apply()  # before the shapes of a published folder are asked for, which starts the devices
     if recipe.plot:
         require("matplotlib", extra="plot")
     for module, extra in getattr(recipe.task, "needs", ()):
@@ -81,7 +82,7 @@ def train(name: str, recipe) -> int:
         else:
             with storage_errors(run.path):
                 dataset.save(run.path)
-            result = train_in(run, recipe, dataset, stop)
+            result = train_in(run, recipe, dataset, stop, flags)
             if result is None:
                 return PREEMPTED
             result["seconds"] = round(time.monotonic() - started, 1)
@@ -90,10 +91,9 @@ def train(name: str, recipe) -> int:
     return 0
 
 
-def train_in(run, recipe, dataset, stop) -> dict | None:
+def train_in(run, recipe, dataset, stop, flags) -> dict | None:
     """The run, phase by phase; returns its result, or None where it was asked to stop and has saved."""
     # Devices, model, step.
-    flags = xla.apply()
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
     model = with_lora(models.create(recipe.model), recipe.lora)

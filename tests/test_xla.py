@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
+import train
 from zoo import xla
+from zoo.errors import ConfigError
 
 PROBE = """
 import jax
@@ -51,6 +53,21 @@ def test_the_flags_of_this_version_and_platform_are_added_and_reported(table):
     assert xla.apply() == ["--xla_a=1", "--xla_b="]
     assert os.environ["XLA_FLAGS"] == "--xla_a=1 --xla_b="
     assert xla.apply() == []
+
+
+def test_a_run_has_its_flags_before_it_looks_at_a_published_folder(monkeypatch):
+    """Looking at one starts the devices, and a start without the flags computes other last digits than the
+    same run does when it goes on, where its own folder says all."""
+    order = []
+
+    def refuse(*_):
+        order.append("folder")
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(train.xla, "apply", lambda: order.append("flags") or [])
+    monkeypatch.setattr(train, "completed", refuse)
+    assert train.main(["gpt2_finetune"]) == 2
+    assert order == ["flags", "folder"]
 
 
 def test_a_flag_that_the_user_has_set_is_left_alone(table, monkeypatch):
