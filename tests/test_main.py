@@ -55,7 +55,8 @@ def test_list_shows_sizes_with_their_parameters_and_recipes(capsys):
 def test_show_adds_up_to_the_papers_count_without_padding(capsys):
     lines, found = result(capsys, "show", "gpt2")
     assert found["parameters"] == 124_439_808
-    rows = [line.split() for line in lines if "/" in line]
+    start = next(i for i, line in enumerate(lines) if line.startswith("}")) + 1  # behind the recipe
+    rows = [line.split() for line in lines[start:] if "/" in line]
     assert sum(int(row[-1].replace(",", "")) for row in rows) == 124_439_808
     assert any("50257x768" in line for line in lines)
 
