@@ -18,7 +18,7 @@ from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.one_pass import one_pass
 from zoo.data.examples.record import Record
 from zoo.errors import ConfigError, DataError, UserError
-from zoo.inference.embed import embed, shape_of
+from zoo.inference.embed import batches, embed, shape_of
 from zoo.inference.predict import predict, predictions
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
@@ -223,5 +223,21 @@ def test_texts_that_cannot_be_embedded_are_refused():
 
 def test_rows_have_few_lengths_that_are_little_longer_than_their_texts():
     shapes = [shape_of(length, 500) for length in range(1, 501)]
-    assert sorted(set(shapes)) == [8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 500]
-    assert all(n <= shape <= max(8, 1.5 * n) for n, shape in enumerate(shapes, 1))
+    assert len(set(shapes)) == 25 and shapes[-1] == 500
+    assert all(n <= shape <= max(8, 1.25 * n) for n, shape in enumerate(shapes, 1))
+
+
+def test_a_batch_takes_the_next_shorter_texts_whatever_their_length_is_padded_to():
+    lengths = np.random.default_rng(0).permutation(np.repeat(np.arange(5, 41), 8))
+    rows = [np.full(length, i + 1, np.int32) for i, length in enumerate(lengths)]
+    made = list(batches(rows, longest=64, batch_tokens=256))
+    seen = np.concatenate([numbers_B for numbers_B, _, _ in made])
+    assert sorted(seen[seen >= 0]) == list(range(len(rows)))
+    for numbers_B, tokens_BT, lengths_B in made:
+        assert tokens_BT.size <= 256
+        for number, tokens_T, length in zip(numbers_B, tokens_BT, lengths_B, strict=True):
+            expected = rows[number] if number >= 0 else [0]
+            assert length == len(expected) and (tokens_T[:length] == expected).all()
+            assert not tokens_T[length:].any()
+    padded = sum(tokens_BT.size for _, tokens_BT, _ in made)
+    assert padded < 1.2 * lengths.sum()  # 1.5 and more where a batch holds one padded length only
