@@ -48,7 +48,7 @@ def read(dtype, pieces):
 @each_dtype
 def test_logits_are_as_near_as_the_cache_is_precise(dtype):
     want, (got, state) = read(None, [8, 4])[0], read(dtype, [8, 4])
-    assert state["k_NBSJK"].dtype == dtype
+    assert state["k_NBJSK"].dtype == dtype
     off = np.abs(got - want).max() / np.abs(want).max()
     assert off <= TOLERANCE[dtype]
     assert dtype == "float32" or off > 1e-5  # else the cache was not what was read
@@ -79,10 +79,11 @@ def test_a_whole_number_is_off_by_half_a_scale_at_most():
     x_BTHK *= 10.0 ** np.arange(-3, 3).reshape(1, 3, 2, 1)  # each position and head has its own scale
     x_BTHK[0, 0, 0] = 0
     packed = cache.packed("k", x_BTHK, jnp.dtype("int8"))
-    off = np.abs(np.asarray(cache.unpacked("k", packed, jnp.float32)) - x_BTHK)
+    stored = {name: x.swapaxes(1, 2)[None] for name, x in packed.items()}  # one layer, heads before positions
+    off = np.abs(np.asarray(cache.unpacked("k", stored, 0, jnp.float32)) - x_BTHK)
     largest = np.abs(x_BTHK).max(-1, keepdims=True)
     assert (off <= largest / 254 * 1.0001).all() and (off[0, 0, 0] == 0).all()
-    assert np.abs(np.asarray(packed["k_BSJK"])).max(-1).ravel()[1:].min() == 127
+    assert np.abs(np.asarray(packed["k_NBJSK"])).max(-1).ravel()[1:].min() == 127
 
 
 @pytest.mark.parametrize(

@@ -270,7 +270,7 @@ def test_a_cache_holds_the_heads_of_keys_and_ragged_rows_go_on_in_it(cache_dtype
     params, x = parameters(model), np.random.default_rng(0).integers(0, 50, (3, 12))
     whole = np.asarray(logits(model, params, {"tokens": x}))
     state, lengths = model.initial_state(3, 12, cache_dtype), np.array([2, 7, 5])
-    assert state["k_NBSJK"].shape == (2, 3, 12, 2, 4)
+    assert state["k_NBJSK"].shape == (2, 3, 2, 12, 4)
     read, state = step(model, params, {"tokens": x[:, :7], "lengths": lengths}, state)
     tolerance = {None: 2e-5, "bfloat16": 0.02, "int8": 0.03}[
         cache_dtype

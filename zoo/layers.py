@@ -117,13 +117,32 @@ class Embed(nn.Module):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
         table_VD = constrain(self.table.astype(x.dtype), self.rows + ".")
-        logits_BV = jnp.einsum("BD,VD->BV", x_BD, table_VD, preferred_element_type=dtype)
+        logits_BV = against_rows(x_BD, table_VD, dtype)
         if bias_V is not None:
             logits_BV += bias_V.astype(dtype)
         logits_BV = soft_cap(logits_BV, cap)
         if len(self.table) > vocab_size:
             logits_BV = jnp.where(jnp.arange(len(self.table)) < vocab_size, logits_BV, jnp.finfo(dtype).min)
         return constrain(logits_BV, "BV").reshape(*x.shape[:-1], -1)
+
+
+def against_rows(x_BD, table_VD, dtype):
+    """Every row of `x` times every row of a table, BD,VD->BV, summed in `dtype`.
+
+    With few rows a CPU is two to five times faster (a row alone equally fast, more than 512 slower) where the
+    table comes first; the barrier keeps the compiler from turning the product around.
+    """
+
+    def table_last(x_BD, table_VD):
+        return jnp.einsum("BD,VD->BV", x_BD, table_VD, preferred_element_type=dtype)
+
+    def table_first(x_BD, table_VD):
+        logits_VB = jnp.einsum("VD,BD->VB", table_VD, x_BD, preferred_element_type=dtype)
+        return jax.lax.optimization_barrier(logits_VB).T
+
+    if len(x_BD) > 512:
+        return table_last(x_BD, table_VD)
+    return jax.lax.platform_dependent(x_BD, table_VD, cpu=table_first, default=table_last)
 
 
 def lookup(table_VD, ids_BT, rows: str):

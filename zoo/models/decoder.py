@@ -18,7 +18,7 @@ import jax.numpy as jnp
 
 from zoo.attention import All, Causal, Choice, Segments, Window, attention
 from zoo.layers import ACTIVATIONS, Embed, Linear, RMSNorm, dropout, dropout_key
-from zoo.models.cache import by_layer, empty, places, remember, unpacked, written
+from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.decoder_config import NORMS, DecoderConfig
 from zoo.models.transformer_config import REMAT, branch_std
 from zoo.rotary import rotary_frequencies, rotate
@@ -40,7 +40,7 @@ class Decoder(nn.Module):
             block,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             unroll=cfg.layer_unroll or cfg.num_layers,
             metadata_params={nn.meta.PARTITION_NAME: "N"},
@@ -58,12 +58,10 @@ class Decoder(nn.Module):
         is_local_N = jnp.array([kind == "L" for kind in cfg.kinds])
         x_BTD = self.tokens(tokens_BT, cfg.dtype) * cfg.embedding_scale
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
-        cache = None if state is None else by_layer(state)
         position_BT = inputs.get("positions", place_BT)
-        x_BTD, read = self.blocks(x_BTD, is_local_N, sees, place_BT, position_BT, cache)
-        if state is not None:
-            state = remember(state, read, place_BT, inputs.get("lengths", tokens_BT.shape[1]))
-        return self.norm(x_BTD), state
+        layer_N = jnp.arange(cfg.num_layers)
+        (x_BTD, state), _ = self.blocks((x_BTD, state), layer_N, is_local_N, sees, place_BT, position_BT)
+        return self.norm(x_BTD), moved_on(state, inputs.get("lengths", tokens_BT.shape[1]))
 
     def readout(self, x):
         """Features [..., D] to logits over the stored vocabulary."""
@@ -82,8 +80,8 @@ class Block(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BTD, is_local, sees, place_BT, position_BT, cache):
-        cfg = self.config
+    def __call__(self, carry, layer, is_local, sees, place_BT, position_BT):
+        cfg, (x_BTD, state) = self.config, carry
 
         def normed(place, x_BTD):
             if place not in NORMS[cfg.norms]:
@@ -92,11 +90,12 @@ class Block(nn.Module):
             return norm(x_BTD)
 
         attend = Attention(cfg, name="attention")
-        mixed_BTD, read = attend(normed("attention_in", x_BTD), is_local, sees, place_BT, position_BT, cache)
+        normed_BTD = normed("attention_in", x_BTD)
+        mixed_BTD, state = attend(normed_BTD, state, layer, is_local, sees, place_BT, position_BT)
         x_BTD += normed("attention_out", mixed_BTD)
         x_BTD += normed("mlp_out", GatedMLP(cfg, name="mlp")(normed("mlp_in", x_BTD)))
         self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
-        return x_BTD, read
+        return (x_BTD, state), None
 
 
 class Attention(nn.Module):
@@ -106,7 +105,7 @@ class Attention(nn.Module):
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, x_BTD, is_local, sees, place_BT, position_BT, cache):
+    def __call__(self, x_BTD, state, layer, is_local, sees, place_BT, position_BT):
         cfg, dims = self.config, self.config.dims
         into = functools.partial(Linear, dims=dims, bias=cfg.biases != "none")
         q_BTHK = into("BTD,DHK->BTHK", name="query")(x_BTD)
@@ -122,10 +121,7 @@ class Attention(nn.Module):
         self.sow("intermediates", "q_BTHK", q_BTHK)
         shared = dims["H"] // dims["J"]
         self.sow("intermediates", "k_BTHK", jnp.repeat(k_BTJK, shared, axis=2))  # what each query meets
-        k_BSJK, v_BSJK, read = k_BTJK, v_BTJK, None
-        if cache is not None:
-            cache, read = written(cache, place_BT, k_BTJK, v_BTJK)
-            k_BSJK, v_BSJK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
+        state, k_BSJK, v_BSJK = remembered(state, layer, place_BT, k_BTJK, v_BTJK)
         y_BTHK = attention(
             *(q_BTHK, k_BSJK, v_BSJK, sees & Choice(is_local, Window(cfg.window), All())),
             query_BT=place_BT,
@@ -136,7 +132,7 @@ class Attention(nn.Module):
         )
         std, bias = branch_std(cfg.num_layers), cfg.biases == "attention"
         out = Linear("BTHK,HKD->BTD", dims, std=std, bias=bias, name="out")
-        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), read
+        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), state
 
 
 def turning(cfg: DecoderConfig, is_local, dtype):

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from zoo.attention import Causal, Segments, attention
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
-from zoo.models.cache import by_layer, empty, places, remember, unpacked, written
+from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.pure import FlopsPerToken
 from zoo.models.transformer_config import REMAT, branch_std, check_transformer
 
@@ -145,7 +146,7 @@ class GPT(nn.Module):
             block,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             unroll=cfg.layer_unroll or cfg.num_layers,
             metadata_params={nn.meta.PARTITION_NAME: "N"},
@@ -163,11 +164,9 @@ class GPT(nn.Module):
             inputs.get("positions", place_BT), cfg.dtype
         )
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
-        cache = None if state is None else by_layer(state)
-        x_BTD, read = self.blocks(x_BTD, sees, place_BT, cache)
-        if state is not None:
-            state = remember(state, read, place_BT, inputs.get("lengths", tokens_BT.shape[1]))
-        return self.norm(x_BTD), state
+        layer_N = jnp.arange(cfg.num_layers)
+        (x_BTD, state), _ = self.blocks((x_BTD, state), layer_N, sees, place_BT)
+        return self.norm(x_BTD), moved_on(state, inputs.get("lengths", tokens_BT.shape[1]))
 
     def readout(self, x):
         """Features [..., D] to logits over the stored vocabulary."""
@@ -185,15 +184,15 @@ class Block(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTD, sees, place_BT, cache):
-        cfg = self.config
+    def __call__(self, carry, layer, sees, place_BT):
+        cfg, (x_BTD, state) = self.config, carry
         norm1 = LayerNorm(cfg.dims, cfg.bias, name="norm1")
         norm2 = LayerNorm(cfg.dims, cfg.bias, name="norm2")
-        mixed_BTD, read = Attention(cfg, name="attention")(norm1(x_BTD), sees, place_BT, cache)
+        mixed_BTD, state = Attention(cfg, name="attention")(norm1(x_BTD), state, layer, sees, place_BT)
         x_BTD += mixed_BTD
         x_BTD += FeedForward(cfg, name="mlp")(norm2(x_BTD))
         self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
-        return x_BTD, read
+        return (x_BTD, state), None
 
 
 class Attention(nn.Module):
@@ -202,17 +201,14 @@ class Attention(nn.Module):
     config: GPTConfig
 
     @nn.compact
-    def __call__(self, x_BTD, sees, place_BT, cache):
+    def __call__(self, x_BTD, state, layer, sees, place_BT):
         cfg, dims = self.config, self.config.dims
         q_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="query")(x_BTD)
         k_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="key")(x_BTD)
         v_BTHK = Linear("BTD,DHK->BTHK", dims, bias=cfg.bias, name="value")(x_BTD)
         self.sow("intermediates", "q_BTHK", q_BTHK)
         self.sow("intermediates", "k_BTHK", k_BTHK)
-        k_BSJK, v_BSJK, read = k_BTHK, v_BTHK, None
-        if cache is not None:
-            cache, read = written(cache, place_BT, k_BTHK, v_BTHK)
-            k_BSJK, v_BSJK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
+        state, k_BSJK, v_BSJK = remembered(state, layer, place_BT, k_BTHK, v_BTHK)
         y_BTHK = attention(
             *(q_BTHK, k_BSJK, v_BSJK, sees),
             query_BT=place_BT,
@@ -220,7 +216,7 @@ class Attention(nn.Module):
             dropout_key=dropout_key(self),
         )
         out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg.num_layers), bias=cfg.bias, name="out")
-        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), read
+        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), state
 
 
 class FeedForward(nn.Module):

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from zoo.attention import Causal, Segments, attention
 from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
-from zoo.models.cache import by_layer, empty, places, remember, unpacked, written
+from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.pure import FlopsPerToken
 from zoo.models.transformer_config import REMAT, branch_std, check_transformer
 from zoo.rotary import rotary_frequencies, rotate
@@ -152,7 +152,7 @@ class NeoX(nn.Module):
             block,
             variable_axes={"params": 0, "intermediates": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(nn.broadcast, nn.broadcast, nn.broadcast, 0),
+            in_axes=(0, nn.broadcast, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             unroll=cfg.layer_unroll or cfg.num_layers,
             metadata_params={nn.meta.PARTITION_NAME: "N"},
@@ -167,12 +167,10 @@ class NeoX(nn.Module):
         if "segments" in inputs:
             sees &= Segments(inputs["segments"])
         x_BTD = dropout(self.tokens(tokens_BT, cfg.dtype), cfg.dropout_rate, dropout_key(self))
-        cache = None if state is None else by_layer(state)
         position_BT = inputs.get("positions", place_BT)
-        x_BTD, read = self.blocks(x_BTD, sees, place_BT, position_BT, cache)
-        if state is not None:
-            state = remember(state, read, place_BT, inputs.get("lengths", tokens_BT.shape[1]))
-        return self.norm(x_BTD), state
+        layer_N = jnp.arange(cfg.num_layers)
+        (x_BTD, state), _ = self.blocks((x_BTD, state), layer_N, sees, place_BT, position_BT)
+        return self.norm(x_BTD), moved_on(state, inputs.get("lengths", tokens_BT.shape[1]))
 
     def readout(self, x):
         """Features [..., D] to logits over the stored vocabulary."""
@@ -190,14 +188,15 @@ class Block(nn.Module):
     config: NeoXConfig
 
     @nn.compact
-    def __call__(self, x_BTD, sees, place_BT, position_BT, cache):
-        cfg = self.config
+    def __call__(self, carry, layer, sees, place_BT, position_BT):
+        cfg, (x_BTD, state) = self.config, carry
         norm1 = LayerNorm(cfg.dims, epsilon=cfg.norm_epsilon, name="norm1")
         norm2 = LayerNorm(cfg.dims, epsilon=cfg.norm_epsilon, name="norm2")
-        mixed_BTD, read = Attention(cfg, name="attention")(norm1(x_BTD), sees, place_BT, position_BT, cache)
+        attend = Attention(cfg, name="attention")
+        mixed_BTD, state = attend(norm1(x_BTD), state, layer, sees, place_BT, position_BT)
         x_BTD += mixed_BTD + FeedForward(cfg, name="mlp")(norm2(x_BTD))
         self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
-        return x_BTD, read
+        return (x_BTD, state), None
 
 
 class Attention(nn.Module):
@@ -207,7 +206,7 @@ class Attention(nn.Module):
     config: NeoXConfig
 
     @nn.compact
-    def __call__(self, x_BTD, sees, place_BT, position_BT, cache):
+    def __call__(self, x_BTD, state, layer, sees, place_BT, position_BT):
         cfg, dims = self.config, self.config.dims
         q_BTHK, k_BTHK, v_BTHK = (
             Linear("BTD,DHK->BTHK", dims, name=name)(x_BTD) for name in ("query", "key", "value")
@@ -217,10 +216,7 @@ class Attention(nn.Module):
         q_BTHK, k_BTHK = (rotate(x, position_BT, frequencies) for x in (q_BTHK, k_BTHK))
         self.sow("intermediates", "q_BTHK", q_BTHK)
         self.sow("intermediates", "k_BTHK", k_BTHK)
-        k_BSJK, v_BSJK, read = k_BTHK, v_BTHK, None
-        if cache is not None:
-            cache, read = written(cache, place_BT, k_BTHK, v_BTHK)
-            k_BSJK, v_BSJK = (unpacked(name, cache, x_BTD.dtype) for name in "kv")
+        state, k_BSJK, v_BSJK = remembered(state, layer, place_BT, k_BTHK, v_BTHK)
         y_BTHK = attention(
             *(q_BTHK, k_BSJK, v_BSJK, sees),
             query_BT=place_BT,
@@ -228,7 +224,7 @@ class Attention(nn.Module):
             dropout_key=dropout_key(self),
         )
         out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg.num_layers), name="out")
-        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), read
+        return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), state
 
 
 class FeedForward(nn.Module):

@@ -122,7 +122,7 @@ class Model:
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
         with self._adapting():
             return self.module.apply(
-                {"params": params}, as_inputs(inputs), state, rngs=rngs, method="features"
+                {"params": joined(params)}, as_inputs(inputs), state, rngs=rngs, method="features"
             )
 
     def _adapting(self):
@@ -136,7 +136,7 @@ class Model:
         """
         with self._adapting():
             (x, _), shown = self.module.apply(
-                {"params": params},
+                {"params": joined(params)},
                 as_inputs(inputs),
                 None,
                 rngs=rngs if train else None,
@@ -174,7 +174,7 @@ class Model:
         lowest float, so that a softmax over all equals the softmax over the visible ones."""
         named = () if rows is None else (rows,)
         with self._adapting():
-            return self.module.apply({"params": params}, x, *named, method="readout")
+            return self.module.apply({"params": joined(params)}, x, *named, method="readout")
 
     def apply(self, params, inputs, *, train: bool = False, rngs=None):
         """Logits [B, T, V], float32."""
@@ -189,7 +189,7 @@ class Model:
     def initial_state(self, batch_size: int, length: int, cache_dtype: str | None = None):
         """What features() starts from to read a text piece by piece: room for `length` positions.
 
-        Its arrays are named by their letters, "h_BZ" or "k_NBSJK". `cache_dtype` is that of attention's keys
+        Its arrays are named by their letters, "h_BZ" or "k_NBJSK". `cache_dtype` is that of attention's keys
         and values: float32, bfloat16 or int8 (zoo/models/cache.py); the activations' unless it is given.
         Raises ConfigError where a model remembers none.
         """
@@ -220,6 +220,13 @@ def _unboxed(model: Model, key):
         return params
     adapters = low_rank.init_adapters(model._adapter_specs(), jax.random.fold_in(key, 1))
     return nested(named_leaves(params) | adapters)
+
+
+def joined(params) -> dict:
+    """Parameters whose layers stand apart (zoo/inference/apart.py), stacked as the modules declare them.
+    Where their loop is unrolled the compiler takes each layer's array as it is, and nothing is stacked."""
+    is_apart = {"is_leaf": lambda x: isinstance(x, tuple)}
+    return jax.tree.map(lambda x: jnp.stack(x) if isinstance(x, tuple) else x, params, **is_apart)
 
 
 def features_and_readout(module, inputs):

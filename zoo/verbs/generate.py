@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from zoo.errors import ConfigError, DataError, UserError
+from zoo.inference.apart import apart
 from zoo.inference.beam import Beam, beam_search
 from zoo.inference.generate import Text, bucket, check, complete, context_of, padded
 from zoo.inference.sampling import Sampling
@@ -43,6 +44,7 @@ def write(options) -> dict:
         refuse(options, ["stream"], "cannot be together with --draft, which writes all at once")
     sampling = sampling_of(options)
     model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params = apart(model, params)
     prompts = [options.prompt] if options.prompt != "-" else read_lines()
     started = time.monotonic()
     if "pair" in model.traits:
