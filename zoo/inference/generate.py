@@ -52,15 +52,15 @@ def complete(
     sampling: Sampling = GREEDY,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
-    eot: int | None = None,
+    eot: int | Sequence[int] | None = None,
     stop: Stop | None = None,
     cache_dtype: str | None = None,
 ) -> list[Continuation]:
     """The continuation of each prompt.
 
     Rows draw by `seed` and their index, or by `seeds`, one a prompt: what a row writes with seed s is what
-    `seed=s` writes for it alone. `cache_dtype` (float32, bfloat16 or int8) is that of attention's keys and
-    values.
+    `seed=s` writes for it alone. `eot` is the token that ends a text, or several. `cache_dtype` (float32,
+    bfloat16 or int8) is that of attention's keys and values.
     Raises UserError for an empty prompt, one longer than the model's context, or a model that does not
     read from left to right.
     """
@@ -82,14 +82,15 @@ class Text:
     logprobs: list[float] = field(default_factory=list)
     ended: Literal["eot", "stop", "length"] = "length"
 
-    def take(self, tokens: list[int], logprobs: list[float], eot: int | None, stop: Stop | None) -> None:
+    def take(self, tokens: list[int], logprobs: list[float], ends, stop: Stop | None) -> None:
         """Goes on by a piece, up to where the text ends; after that there is nothing to take."""
         if self.ended != "length":
             return
         before = len(self.new)
         self.new += tokens
-        if eot in tokens:
-            del self.new[before + tokens.index(eot) :]
+        where = next((i for i, token in enumerate(tokens) if token in ends), None)
+        if where is not None:
+            del self.new[before + where :]
             self.ended = "eot"
         if stop is not None and (count := stop.found(self.prompt, self.new, before)) is not None:
             del self.new[count:]
@@ -109,7 +110,7 @@ def write_pieces(
     check(model, prompts)
     context, vocab_size = context_of(model), model.config.vocab_size
     settings, seen = settings_of(sampling, vocab_size), seen_in(prompts, vocab_size)
-    end = -1 if eot is None else eot
+    end_E = end_array(eot)
     starts, written = [0] * len(texts), 0  # where each row's window begins; it moves by its own length alone
 
     def ended_B():
@@ -118,7 +119,7 @@ def write_pieces(
     def taken(new: "New", count: int) -> int:
         rows = zip(texts, np.asarray(new.tokens_BT), np.asarray(new.logp_BT), strict=True)
         for text, token_T, logp_T in rows:
-            text.take(token_T[:count].tolist(), logp_T[:count].tolist(), eot, stop)
+            text.take(token_T[:count].tolist(), logp_T[:count].tolist(), end_E, stop)
         return count
 
     while written < max_new_tokens and not ended_B().all():
@@ -130,7 +131,7 @@ def write_pieces(
         room = max(context - max(map(len, read)), 1)  # a prompt that fills the context still predicts one
         window = written + int(min(max_new_tokens - written, room))
         tokens_BT, lengths_B = padded(read, int(min(bucket(max(map(len, read))), context)))
-        how, count = (keys_B, end, settings), min(piece, window - written)
+        how, count = (keys_B, end_E, settings), min(piece, window - written)
         new, reader = _continue(
             *(model, bucket(window - written), cache_dtype, params, tokens_BT, lengths_B, seen),
             *(ended_B(), written, count, *how),
@@ -171,6 +172,12 @@ def row_keys(seed: int, seeds: Sequence[int] | None, rows: int):
         raise ConfigError(f"{len(seeds)} seeds do not fit {rows} prompts; give one to each")
     keys_B = jax.vmap(jax.random.key)(np.asarray(seeds, np.uint32))
     return jax.vmap(jax.random.fold_in, (0, None))(keys_B, 0)
+
+
+def end_array(eot: int | Sequence[int] | None) -> np.ndarray:
+    """The tokens that end a text, [E]; -1, which no token is, where none does."""
+    ends = [] if eot is None else [eot] if isinstance(eot, int | np.integer) else list(eot)
+    return np.asarray(ends or [-1], np.int32)
 
 
 def bucket(length: int) -> int:
@@ -216,11 +223,11 @@ def _continue(model, room, cache_dtype, params, tokens_BT, lengths_B, seen, *how
     return write_tokens(model, room, params, Reader(x_BD, state, seen), *how)
 
 
-def write_tokens(model, room, params, reader, ended_B, written, count, keys_B, end, settings):
+def write_tokens(model, room, params, reader, ended_B, written, count, keys_B, end_E, settings):
     """(up to `count` tokens of `room`, the reader that has read them).
 
-    `written` numbers the first of them for its randomness. Stops where every row has drawn `end`, or was
-    `ended_B` before; what a row draws after that means nothing.
+    `written` numbers the first of them for its randomness. Stops where every row has drawn one of `end_E`, or
+    was `ended_B` before; what a row draws after that means nothing.
     """
 
     def write(carry):
@@ -232,7 +239,7 @@ def write_tokens(model, room, params, reader, ended_B, written, count, keys_B, e
         new = New(new.tokens_BT.at[:, index].set(token_B), new.logp_BT.at[:, index].set(logp_B))
         x_BTD, state = model.features(params, token_B[:, None], state=reader.state)
         reader = Reader(x_BTD[:, 0], state, reader.seen.with_tokens(token_B))
-        return index + 1, ended_B | (token_B == end), reader, new
+        return index + 1, ended_B | jnp.isin(token_B, end_E), reader, new
 
     def goes_on(carry):
         index, ended_B, *_ = carry

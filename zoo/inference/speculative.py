@@ -27,7 +27,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.errors import ConfigError, UserError
-from zoo.inference.generate import Continuation, Text, bucket, check, context_of, padded, row_keys
+from zoo.inference.generate import (
+    Continuation,
+    Text,
+    bucket,
+    check,
+    context_of,
+    end_array,
+    padded,
+    row_keys,
+)
 from zoo.inference.sampling import GREEDY, Sampling, Seen, seen_in, settings_of, shaped
 from zoo.inference.stop import Stop
 
@@ -60,7 +69,7 @@ def speculate(
     sampling: Sampling = GREEDY,
     seed: int = 0,
     seeds: Sequence[int] | None = None,
-    eot: int | None = None,
+    eot: int | Sequence[int] | None = None,
     stop: Stop | None = None,
     cache_dtype: str | None = None,
 ) -> Speculation:
@@ -90,16 +99,16 @@ def speculate(
     if not texts:
         return Speculation([], 0, 0)
     tokens_BT, lengths_B = padded(prompts, bucket(longest))
-    vocab_size = model.config.vocab_size
+    vocab_size, end_E = model.config.vocab_size, end_array(eot)
     done = _speculate(
         *(model, draft, bucket(max_new_tokens), lookahead, cache_dtype, params, draft_params),
         *(tokens_BT, lengths_B, seen_in(prompts, vocab_size), row_keys(seed, seeds, len(texts))),
-        *(max_new_tokens, -1 if eot is None else eot, settings_of(sampling, vocab_size)),
+        *(max_new_tokens, end_E, settings_of(sampling, vocab_size)),
     )
     counts_B = np.minimum(np.asarray(done.written_B), max_new_tokens)
     rows = zip(texts, np.asarray(done.text_BT), np.asarray(done.logp_BT), counts_B, strict=True)
     for text, token_T, logp_T, count in rows:
-        text.take(token_T[:count].tolist(), logp_T[:count].tolist(), eot, stop)
+        text.take(token_T[:count].tolist(), logp_T[:count].tolist(), end_E, stop)
     drafted = lookahead * int(np.sum(done.rounds_B))
     return Speculation([text.continuation for text in texts], drafted, int(np.sum(done.kept_B)))
 
@@ -126,7 +135,7 @@ class Progress(NamedTuple):
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _speculate(
     model, draft, room, lookahead, cache_dtype, params, draft_params, tokens_BT, lengths_B, seen, keys_B,
-    count, end, settings,
+    count, end_E, settings,
 ) -> Progress:  # fmt: skip
     (B, T), places = tokens_BT.shape, lookahead + 1
     row_B1 = jnp.arange(B)[:, None]
@@ -173,7 +182,7 @@ def _speculate(
             text_BT=progress.text_BT.at[row_B1, place_BT].set(block_BT, mode="drop"),
             logp_BT=progress.logp_BT.at[row_B1, place_BT].set(logp_BT, mode="drop"),
             written_B=progress.written_B + length_B,
-            ended_B=progress.ended_B | (is_new_BT & (block_BT == end)).any(1),
+            ended_B=progress.ended_B | (is_new_BT & jnp.isin(block_BT, end_E)).any(1),
             rounds_B=progress.rounds_B + goes_on_B,
             kept_B=progress.kept_B + jnp.where(goes_on_B, kept_B, 0),
         )

@@ -18,7 +18,7 @@ def stream(
     max_new_tokens: int,
     sampling: Sampling = GREEDY,
     seed: int = 0,
-    eot: int | None = None,
+    eot: int | Sequence[int] | None = None,
     stop: Stop | None = None,
     cache_dtype: str | None = None,
 ) -> Iterator[Text]:

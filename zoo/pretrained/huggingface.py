@@ -23,6 +23,7 @@ from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.examples.labels import unnamed
 from zoo.data.tokenizers import holds_tokenizer
+from zoo.data.tokenizers.marks import ends_of
 from zoo.errors import CheckpointError, ConfigError, UserError
 from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
 from zoo.pretrained.places import Place, Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
@@ -236,6 +237,7 @@ def save(
             f"{tokenizer.vocab_size:,}; give the model's own"
         )
     settings = settings_of(model.config, names_for(model.config, labels), problem_type)
+    settings |= marks_for(model, tokenizer)
     arrays = visible_arrays(params, model.config)
     places = architecture.family.places(model.config)
     size = next(iter(arrays.values())).dtype.itemsize
@@ -245,6 +247,16 @@ def save(
         write_shards(partial, sizes, lambda name: tensor_at(places[name], arrays), max_shard_size)
         if tokenizer is not None:
             publish(tokenizer, partial, model.config)
+
+
+def marks_for(model, tokenizer) -> dict[str, Any]:
+    """config.json's tokens that begin, end and pad a text, which `generate` of transformers goes by."""
+    if tokenizer is None or "causal" not in model.traits:
+        return {}
+    ends = list(ends_of(tokenizer))
+    marks = {"bos_token_id": tokenizer.bos, "pad_token_id": getattr(tokenizer, "pad", None)}
+    marks["eos_token_id"] = ends if len(ends) > 1 else tokenizer.eot
+    return {name: mark for name, mark in marks.items() if mark is not None}
 
 
 def names_for(config, labels: Sequence[str]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from zoo.data.tokenizers.marks import ends_of, prompt_of
 from zoo.errors import ConfigError, DataError, UserError
 from zoo.inference.apart import apart
 from zoo.inference.beam import Beam, beam_search
@@ -62,10 +63,10 @@ def draw(options, sampling: Sampling, model, params, tokenizer, prompts: list[st
     count, seed = options.count or 1, options.seed or 0
     stop = Stop(tuple(options.stop), tokenizer) if options.stop else None
     texts = [prompt for prompt in prompts for _ in range(count)]
-    rows = [tokens_of(tokenizer, text) for text in texts]
+    rows = [prompt_of(tokenizer, text) for text in texts]
     seeds = [(seed + index) % 2**32 for _ in prompts for index in range(count)]
-    settings = {"max_new_tokens": options.tokens, "sampling": sampling, "eot": tokenizer.eot, "stop": stop}
-    settings["cache_dtype"] = options.cache
+    settings = {"max_new_tokens": options.tokens, "sampling": sampling, "stop": stop}
+    settings |= {"eot": ends_of(tokenizer), "cache_dtype": options.cache}
     report = dataclasses.asdict(sampling) | {"seed": seed}
     if options.draft:
         draft, draft_params, draft_tokenizer = with_tokenizer(options.draft)
@@ -101,7 +102,7 @@ def draw(options, sampling: Sampling, model, params, tokenizer, prompts: list[st
 def search(options, model, params, tokenizer, prompts: list[str]) -> dict:
     """The likeliest continuations that a beam finds, best first, with their scores."""
     count, beam = options.count or 1, Beam(size=options.beam)
-    rows = [tokens_of(tokenizer, prompt) for prompt in prompts]
+    rows = [prompt_of(tokenizer, prompt) for prompt in prompts]
     check(model, rows)
     longest = max(map(len, rows))
     width = max(longest, min(bucket(longest), context_of(model) - options.tokens))
@@ -169,12 +170,6 @@ def read_lines() -> list[str]:
     if not lines:
         raise DataError("standard input has no prompt; write one on each line")
     return lines
-
-
-def tokens_of(tokenizer, prompt: str) -> list[int]:
-    """A prompt's tokens; of an empty one the end of text, which begins the next, where there is one."""
-    tokens = tokenizer.encode(prompt).tolist()
-    return tokens or ([] if tokenizer.eot is None else [tokenizer.eot])
 
 
 # --- what is shown --------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from zoo.data.files import read_text
+from zoo.data.tokenizers.marks import ends_of, prefix_of
 from zoo.errors import ConfigError
 from zoo.inference.masked import pseudo_log_probabilities
 from zoo.inference.score import log_probabilities
@@ -23,7 +24,7 @@ def score(options) -> dict:
     if reads_both_ways:
         logps = pseudo_log_probabilities(model, params, tokenizer, lines)
     else:
-        start = [] if tokenizer.eot is None else [tokenizer.eot]
+        start = list(prefix_of(tokenizer) or ends_of(tokenizer)[:1])
         texts = [start + tokenizer.encode(line).tolist() for line in lines]
         logps = log_probabilities(model, params, texts)
     for line, logp in zip(lines, logps, strict=True):

@@ -7,7 +7,8 @@
     bpe             GPT-2's files                     nothing      <|endoftext|>
     wordpiece       BERT's, or trained on the corpus  white space  [SEP]
     word            the words of the corpus           white space  </s>, where texts are examples
-    whole           a decoder's tokenizer.json        what it says the eos_token that it says
+    whole           a decoder's tokenizer.json        what it says the eos_token that it says, and others that
+                                                                   its generation_config.json has
 
 `save` writes one to a folder and `load_tokenizer` reads it from there, or from a folder as Hugging Face
 publishes them (tokenizer.json, vocab.json and merges.txt, vocab.txt, a .model file); `publish` of wordpiece

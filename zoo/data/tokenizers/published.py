@@ -2,6 +2,7 @@
 
     tokenizer.json           everything, of every kind; WordPiece and byte-level BPE are read
     tokenizer_config.json    do_lower_case and the like, which have the last word; names of the marks
+    generation_config.json   the tokens that end a text, where they are several
 
 The files are read as data: no class that they name is looked up, and no code is run.
 """
@@ -14,6 +15,7 @@ from zoo.data.files import read_text
 from zoo.errors import DataError
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
+GENERATION = "generation_config.json"
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -40,6 +42,23 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
     """Writes tokenizer_config.json, in the order of the names."""
     text = json.dumps(dict(sorted(settings.items())), indent=2, ensure_ascii=False)
     (folder / SETTINGS).write_text(text + "\n", encoding="utf-8")
+
+
+def read_ends(folder: Path) -> tuple[int, ...]:
+    """The tokens that end a text by generation_config.json; none where it says nothing of them. Raises
+    DataError for what is no list of tokens."""
+    path = folder / GENERATION
+    found = read_object(path).get("eos_token_id")
+    ends = [] if found is None else found if isinstance(found, list) else [found]
+    if not all(type(each) is int and each >= 0 for each in ends):
+        raise DataError(f"{path}: eos_token_id={found!r:.80} is no token's number or list of these; mend it")
+    return tuple(ends)
+
+
+def write_ends(folder: Path, ends: tuple[int, ...]) -> None:
+    """Writes generation_config.json with them alone."""
+    text = json.dumps({"eos_token_id": list(ends)}, indent=2)
+    (folder / GENERATION).write_text(text + "\n", encoding="utf-8")
 
 
 def read_whole(folder: Path, kind: str) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class WholeTokenizer:
     name: ClassVar[str] = "whole"
     spells_text: ClassVar[bool] = True
 
-    def __init__(self, text: str, settings: dict, source: Path):
+    def __init__(self, text: str, settings: dict, source: Path, ends: Iterable[int] = ()):
         from tokenizers import Tokenizer
 
         with refusing(source):
@@ -54,6 +54,7 @@ class WholeTokenizer:
         self._ids: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         if not self._ids:
             raise DataError(f"{source}: has no pieces; fetch the file again")
+        self._more_ends = tuple(i for i in ends if i < self.vocab_size)
 
     @property
     def vocab_size(self) -> int:
@@ -74,6 +75,19 @@ class WholeTokenizer:
     def bos(self) -> int | None:
         found = self._mark("bos_token")
         return self.eot if found is None else found
+
+    @cached_property
+    def ends(self) -> tuple[int, ...]:
+        """All pieces that end a text, `eot` first: a model for dialogues ends its turns by another."""
+        eot = () if self.eot is None else (self.eot,)
+        return tuple(dict.fromkeys((*eot, *self._more_ends)))
+
+    @cached_property
+    def prefix(self) -> tuple[int, ...]:
+        """What the file's post-processor puts before every text: Llama's and Gemma's beginning of text."""
+        bare, marked = (self._library.encode("a", add_special_tokens=marks).ids for marks in (False, True))
+        before = next((n for n in range(len(marked)) if marked[n : n + len(bare)] == bare), 0)
+        return tuple(marked[:before])
 
     @cached_property
     def pad(self) -> int | None:
@@ -117,6 +131,8 @@ class WholeTokenizer:
         (folder / published.FILE).write_text(self.text, encoding="utf-8", newline="")
         usual = {"tokenizer_class": "PreTrainedTokenizerFast"}
         published.write_settings(folder, usual | self.settings | settings)
+        if len(self.ends) > 1:
+            published.write_ends(folder, self.ends)
 
     @classmethod
     def read(cls, folder: Path) -> "WholeTokenizer":
@@ -124,4 +140,4 @@ class WholeTokenizer:
         path = folder / published.FILE
         if not path.is_file():
             raise DataError(f"{folder}: has no {published.FILE}; give a folder that has one as vocab_path")
-        return cls(read_text(path), published.read_settings(folder), path)
+        return cls(read_text(path), published.read_settings(folder), path, published.read_ends(folder))
