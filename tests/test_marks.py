@@ -11,6 +11,7 @@ import zoo
 from zoo.__main__ import main
 from zoo.data import load_tokenizer
 from zoo.data.tokenizers.marks import ends_of, prefix_of, prompt_of
+from zoo.data.tokenizers.published import is_gpt2s
 from zoo.errors import DataError
 from zoo.inference.generate import generate
 from zoo.models.decoder_config import DecoderConfig
@@ -56,6 +57,26 @@ def test_the_files_post_processor_says_what_stands_before_a_text(tmp_path):
     silent = tokenizer_in(tmp_path / "b", begins=False)
     assert prompt_of(silent, "film") == silent.encode("film").tolist()
     assert prompt_of(silent, "") == [silent.eot]
+
+
+@pytest.mark.parametrize(
+    ("single", "is_whole"),
+    [("<|begin|> $A", True), ("<|begin|> $A <|end|>", False), ("$A", False)],
+    ids=["decoder's", "encoder's", "none"],
+)
+def test_gpt2s_cuts_with_a_beginning_of_its_own_are_read_whole(single, is_whole, tmp_path):
+    from tokenizers import pre_tokenizers, processors
+
+    made = library("split")
+    made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    marks = [(mark, made.token_to_id(mark)) for mark in ("<|begin|>", "<|end|>")]
+    template = processors.TemplateProcessing(single=single, special_tokens=marks)
+    made.post_processor = processors.Sequence([processors.ByteLevel(trim_offsets=False), template])
+    made.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>"}))
+    assert is_gpt2s(tmp_path) is not is_whole
+    if is_whole:
+        assert prompt_of(load_tokenizer(tmp_path), "a film") == made.encode("a film").ids
 
 
 def test_a_tokenizer_without_such_a_file_begins_with_nothing():

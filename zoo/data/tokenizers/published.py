@@ -77,12 +77,22 @@ def kind_of(folder: Path) -> str:
     return str(part(whole, "model", folder / FILE).get("type", "BPE")) if whole else ""
 
 
-def cuts_at_bytes(folder: Path) -> bool:
-    """Whether a tokenizer.json cuts text into words and bytes as GPT-2 does, by a ByteLevel alone."""
+def is_gpt2s(folder: Path) -> bool:
+    """Whether a tokenizer.json does no more than GPT-2's: it cuts text into words and bytes by a ByteLevel
+    alone, and marks its beginning only where it marks its end too, as RoBERTa and ModernBERT do."""
     path = folder / FILE
-    return part(read_object(path), "pre_tokenizer", path).get("type", "ByteLevel") == "ByteLevel" and not (
-        part(read_object(path), "model", path).get("byte_fallback")
-    )
+    whole = read_object(path)
+    by_bytes = part(whole, "pre_tokenizer", path).get("type", "ByteLevel") == "ByteLevel"
+    return by_bytes and not part(whole, "model", path).get("byte_fallback") and not begins_alone(whole, path)
+
+
+def begins_alone(whole: dict[str, Any], path: Path) -> bool:
+    """Whether a post-processor puts a mark before a text and none behind it, as decoders' do."""
+    processor = part(whole, "post_processor", path)
+    steps = processor.get("processors") if processor.get("type") == "Sequence" else [processor]
+    templates = [step.get("single") for step in steps or () if isinstance(step, dict)]
+    pieces = [each for each in templates if isinstance(each, list) and each]
+    return any("SpecialToken" in each[0] and "Sequence" in each[-1] for each in pieces)
 
 
 def part(whole: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
