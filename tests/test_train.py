@@ -1,11 +1,15 @@
 """train.py from the outside: what it prints, what it keeps, what it refuses, and being killed."""
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -23,13 +27,18 @@ TINY = (
 ).split()
 
 
+def text_in(folder):
+    """A file with a text that has a pattern."""
+    lines = [f"line {i} says that {i} times {i} is {i * i}.\n" for i in range(400)]
+    (folder / "text.txt").write_text("".join(lines))
+    return folder / "text.txt"
+
+
 @pytest.fixture
 def text(tmp_path, monkeypatch):
-    """A folder to work in, with a text that has a pattern."""
+    """A text in a folder to work in."""
     monkeypatch.chdir(tmp_path)
-    lines = [f"line {i} says that {i} times {i} is {i * i}.\n" for i in range(400)]
-    (tmp_path / "text.txt").write_text("".join(lines))
-    return tmp_path / "text.txt"
+    return text_in(tmp_path)
 
 
 def command(text, *more):
@@ -48,6 +57,47 @@ def run(text, capsys, *more):
     code = train.main(command(text, *more))
     out, err = capsys.readouterr()
     return code, json.loads(out.splitlines()[-1]) if out.strip() else None, err
+
+
+@dataclass(frozen=True)
+class Done:
+    """What a command left and said."""
+
+    folder: Path
+    code: int
+    result: dict
+    err: str
+
+    def copied(self, text) -> dict:
+        """The result; its runs are copied into the folder of `text`."""
+        shutil.copytree(self.folder / "runs", text.parent / "runs", dirs_exist_ok=True)
+        return self.result
+
+
+def done(folder, *more) -> Done:
+    """The tiny run in a new folder, undisturbed."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.chdir(folder), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = train.main(command(text_in(folder), *more))
+    return Done(folder, code, json.loads(out.getvalue().splitlines()[-1]), err.getvalue())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """Made once: what every interrupted run is compared with."""
+    return done(tmp_path_factory.mktemp("undisturbed"))
+
+
+@pytest.fixture
+def whole(undisturbed, text):
+    """The result of the run gpt_stdlib, which is complete in the folder of `text`."""
+    return undisturbed.copied(text)
+
+
+@pytest.fixture(scope="module")
+def at_one_rate(tmp_path_factory):
+    """The same with a schedule that does not depend on the number of steps."""
+    return done(tmp_path_factory.mktemp("constant"), "--schedule", "constant")
 
 
 def refusal(capsys, code, argv):
@@ -72,9 +122,9 @@ def terminate_at_step_six(monkeypatch):
     monkeypatch.setattr(metrics.MetricsLog, "write", terminated)
 
 
-def test_a_run_leaves_a_result_metrics_a_sample_and_a_tokenizer(text, capsys):
-    code, result, err = run(text, capsys, "--name", "one")
-    assert code == 0
+def test_a_run_leaves_a_result_metrics_a_sample_and_a_tokenizer(undisturbed):
+    result, err = undisturbed.result, undisturbed.err
+    assert undisturbed.code == 0
     assert {
         "recipe",
         "step",
@@ -88,7 +138,7 @@ def test_a_run_leaves_a_result_metrics_a_sample_and_a_tokenizer(text, capsys):
     } <= set(result)
     assert {"gzip_bits_per_byte", "order3_bits_per_byte", "run", "state_digest"} <= set(result)
     assert result["step"] == 12
-    folder = text.parent / "runs" / "one"
+    folder = undisturbed.folder / "runs" / "gpt_stdlib"
     assert json.loads((folder / "result.json").read_text()) == result
     assert len((folder / "samples.txt").read_text()) >= 2
     records = metrics.records(folder / "metrics.jsonl")
@@ -100,16 +150,14 @@ def test_a_run_leaves_a_result_metrics_a_sample_and_a_tokenizer(text, capsys):
     assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["12", "8"]
 
 
-def test_a_complete_run_says_so_and_repeats_its_result(text, capsys):
-    _, result, _ = run(text, capsys)
+def test_a_complete_run_says_so_and_repeats_its_result(text, whole, capsys):
     code, again, err = run(text, capsys)
-    assert (code, again) == (0, result)
+    assert (code, again) == (0, whole)
     assert "is complete at step 12" in err
 
 
-def test_killed_twice_and_started_again_ends_with_the_same_digest(text, capsys):
+def test_killed_twice_and_started_again_ends_with_the_same_digest(text, whole, capsys):
     """SIGKILL at moments that the run does not know of; logs and digest are as if undisturbed."""
-    _, whole, _ = run(text, capsys, "--name", "whole")
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     for killed_at in ("4", "8"):
         process = subprocess.Popen(
@@ -129,13 +177,13 @@ def test_killed_twice_and_started_again_ends_with_the_same_digest(text, capsys):
     assert code == 0
     assert result["state_digest"] == whole["state_digest"]
     assert result["loss"] == whole["loss"] and result["eval_loss"] == whole["eval_loss"]
-    logs = [metrics.records(text.parent / "runs" / name / "metrics.jsonl") for name in ("whole", "killed")]
+    runs = text.parent / "runs"
+    logs = [metrics.records(runs / name / "metrics.jsonl") for name in ("gpt_stdlib", "killed")]
     for name in ("step", "loss", "grad_norm", "eval_loss"):
         assert [r.get(name) for r in logs[0]] == [r.get(name) for r in logs[1]]
 
 
-def test_sigterm_saves_the_step_and_the_same_command_continues(text, capsys, monkeypatch):
-    _, whole, _ = run(text, capsys, "--name", "whole")
+def test_sigterm_saves_the_step_and_the_same_command_continues(text, whole, capsys, monkeypatch):
     terminate_at_step_six(monkeypatch)
     code, result, err = run(text, capsys, "--name", "stopped")
     assert (code, result) == (75, None)
@@ -147,12 +195,11 @@ def test_sigterm_saves_the_step_and_the_same_command_continues(text, capsys, mon
     assert result["state_digest"] == whole["state_digest"]
 
 
-def test_watching_a_run_does_not_change_it(text, capsys):
-    _, plain, _ = run(text, capsys, "--name", "plain")
+def test_watching_a_run_does_not_change_it(text, whole, capsys):
     _, watched, _ = run(
         text, capsys, "--name", "watched", "--log-every", "5", "--eval-every", "3", "--save-every", "5"
     )
-    assert watched["state_digest"] == plain["state_digest"]
+    assert watched["state_digest"] == whole["state_digest"]
 
 
 @pytest.mark.long
@@ -167,7 +214,7 @@ def test_the_mesh_of_a_run_may_change_between_two_starts(text, capsys, monkeypat
     assert code == 0 and "continued at step" in err and result["step"] == 12
 
 
-def test_a_loss_that_is_not_finite_ends_with_exit_5_and_names_the_checkpoint(text, capsys, monkeypatch):
+def test_a_loss_that_is_not_finite_exits_with_5_and_names_the_checkpoint(text, whole, capsys, monkeypatch):
     from zoo.data import TextSet
 
     read = TextSet.batch
@@ -184,12 +231,10 @@ def test_a_loss_that_is_not_finite_ends_with_exit_5_and_names_the_checkpoint(tex
     monkeypatch.chdir(text.parent)
     code, result, _ = run(text, capsys, "--name", "poisoned")
     assert code == 0
-    _, clean, _ = run(text, capsys, "--name", "clean")
-    assert result["state_digest"] == clean["state_digest"]
+    assert result["state_digest"] == whole["state_digest"]
 
 
-def test_a_run_killed_before_its_result_was_written_ends_with_the_same_result(text, capsys):
-    _, whole, _ = run(text, capsys)
+def test_a_run_killed_before_its_result_was_written_ends_with_the_same_result(text, whole, capsys):
     folder = text.parent / "runs" / "gpt_stdlib"
     (folder / "result.json").unlink()
     _, again, _ = run(text, capsys)
@@ -220,13 +265,12 @@ def test_an_evaluation_that_a_kill_prevented_is_made_up_for(text, capsys, monkey
 
 
 def test_a_start_that_got_nowhere_does_not_keep_the_name(text, capsys):
-    refusal(capsys, 2, command(text, "--mesh.data", "3"))
-    refusal(capsys, 4, command(text, "--init", "runs/nope"))
-    assert run(text, capsys, "--data.batch-size", "16")[0] == 0
+    refusal(capsys, 2, command(text, "--data.batch-size", "16", "--mesh.data", "3"))
+    refusal(capsys, 4, command(text, "--data.batch-size", "16", "--init", "runs/nope"))
+    assert run(text, capsys)[0] == 0
 
 
-def test_checkpoints_know_their_configuration_without_config_json(text, capsys):
-    run(text, capsys)
+def test_checkpoints_know_their_configuration_without_config_json(text, whole, capsys):
     folder = text.parent / "runs" / "gpt_stdlib"
     for content in (None, "{}", "not json"):
         (folder / "config.json").unlink()
@@ -236,23 +280,22 @@ def test_checkpoints_know_their_configuration_without_config_json(text, capsys):
         assert run(text, capsys)[0] == 0
 
 
-def test_fewer_steps_than_were_taken_are_refused(text, capsys):
-    run(text, capsys, "--schedule", "constant")
+def test_fewer_steps_than_were_taken_are_refused(text, at_one_rate, capsys):
+    at_one_rate.copied(text)
     (text.parent / "runs" / "gpt_stdlib" / "result.json").unlink()
     error = refusal(capsys, 4, command(text, "--schedule", "constant", "--steps", "6"))
     assert "is at step 12 already" in error
 
 
-def test_a_damaged_result_is_made_again(text, capsys):
-    _, whole, _ = run(text, capsys)
+def test_a_damaged_result_is_made_again(text, whole, capsys):
     for content in ("{}", "{"):
         (text.parent / "runs" / "gpt_stdlib" / "result.json").write_text(content)
         assert run(text, capsys)[1]["state_digest"] == whole["state_digest"]
 
 
 @eight_devices
-def test_virtual_devices_claim_no_speed(text, capsys):
-    assert run(text, capsys)[1]["mfu"] is None
+def test_virtual_devices_claim_no_speed(undisturbed):
+    assert undisturbed.result["mfu"] is None
 
 
 @pytest.mark.parametrize(
@@ -265,24 +308,22 @@ def test_virtual_devices_claim_no_speed(text, capsys):
         (["--steps", "20"], "steps: 12 -> 20"),
     ],
 )
-def test_a_folder_of_another_configuration_is_refused_with_the_differences(text, capsys, change, named):
-    run(text, capsys)
+def test_a_folder_of_another_configuration_is_refused_with_what_differs(text, whole, capsys, change, named):
     before = {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()}
     error = refusal(capsys, 4, command(text, *change))
     assert named in error and "choose another --name" in error
     assert {path: path.read_bytes() for path in text.parent.rglob("*") if path.is_file()} == before
 
 
-def test_other_data_under_the_same_path_is_refused(text, capsys):
-    run(text, capsys)
+def test_other_data_under_the_same_path_is_refused(text, whole, capsys):
     text.write_text(text.read_text().replace("says", "SAYS"))
     assert "data: digest" in refusal(capsys, 4, command(text))
 
 
-def test_more_steps_continue_where_the_schedule_allows(text, capsys):
+def test_more_steps_continue_where_the_schedule_allows(text, at_one_rate, capsys):
     constant = ("--schedule", "constant")
-    assert run(text, capsys, "--name", "c", *constant)[0] == 0
-    code, more, err = run(text, capsys, "--name", "c", *constant, "--steps", "16")
+    at_one_rate.copied(text)
+    code, more, err = run(text, capsys, *constant, "--steps", "16")
     assert code == 0 and "continued at step 12" in err
     _, whole, _ = run(text, capsys, "--name", "whole", *constant, "--steps", "16")
     assert more["step"] == 16 and more["state_digest"] == whole["state_digest"]
@@ -335,13 +376,12 @@ def test_an_unknown_recipe_shows_the_nearest(capsys):
     assert "'gpt_stdlib'" in refusal(capsys, 2, ["gpt_stdlip"])
 
 
-def test_two_processes_do_not_share_a_folder(text, capsys):
+def test_two_processes_do_not_share_a_folder(text, whole, capsys):
     import fcntl
 
-    run(text, capsys, "--name", "held")
-    with (text.parent / "runs" / "held" / ".lock").open("a") as lock:
+    with (text.parent / "runs" / "gpt_stdlib" / ".lock").open("a") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert "in use by another process" in refusal(capsys, 6, command(text, "--name", "held"))
+        assert "in use by another process" in refusal(capsys, 6, command(text))
 
 
 def test_a_refusal_is_quick_and_starts_no_device(tmp_path):
