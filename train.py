@@ -186,7 +186,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             "state_digest": state_digest(state, specs),
         }
         if "causal" in model.traits and "pair" not in model.traits:
-            write_sample(recipe, model, state.final_params, dataset.tokenizer, run.path)
+            write_sample(recipe, model, state.final_params, dataset, run.path)
     if recipe.plot:
         plot_loss(run.path, title=recipe.name)
     return result

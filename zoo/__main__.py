@@ -3,6 +3,7 @@
 list [PATTERN]              published sizes and recipes
 show NAME                   a size, a recipe or a model's folder: settings, parameters, FLOPs
 generate MODEL PROMPT       continue a text
+chat MODEL                  a dialogue
 score MODEL FILE            the log-probability of each line of a file
 fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
@@ -26,6 +27,18 @@ from zoo.errors import INTERNAL, INTERRUPTED, ConfigError, UserError
 MODEL = "a run's folder, a Hugging Face one, or hf:ID"
 
 COLUMNS = "where fields stand that go by other names than in the run's data: text=review label=stars"
+
+DRAWING = (
+    ("seed", int, "the same seed and prompt give the same text (0)"),
+    ("temperature", float, "0 takes the likeliest token (0.8)"),
+    ("top-k", int, "draw among the k likeliest; 0: all (200)"),
+    ("top-p", float, "draw among the likeliest that hold this share (1)"),
+    ("min-p", float, "draw among those at least this share as likely as the likeliest (0)"),
+    ("repetition-penalty", float, "divides the logits of tokens in the prompt or the text so far (1)"),
+    ("presence-penalty", float, "taken off the logits of tokens in the text so far (0)"),
+    ("frequency-penalty", float, "the same for each time that the text has them (0)"),
+    ("cache", str, "dtype of attention's keys and values: float32, bfloat16 or int8 (the model's)"),
+)
 
 
 def main(argv: list[str]) -> int:
@@ -51,23 +64,27 @@ def main(argv: list[str]) -> int:
     for name, kind, words in (
         ("tokens", int, "how many to write at most (200)"),
         ("count", int, "continuations of each prompt, by seeds that count on from --seed (1)"),
-        ("seed", int, "the same seed and prompt give the same text (0)"),
-        ("temperature", float, "0 takes the likeliest token (0.8)"),
-        ("top-k", int, "draw among the k likeliest; 0: all (200)"),
-        ("top-p", float, "draw among the likeliest that hold this share (1)"),
-        ("min-p", float, "draw among those at least this share as likely as the likeliest (0)"),
-        ("repetition-penalty", float, "divides the logits of tokens in the prompt or the text so far (1)"),
-        ("presence-penalty", float, "taken off the logits of tokens in the text so far (0)"),
-        ("frequency-penalty", float, "the same for each time that the text has them (0)"),
         ("beam", int, "search with this many texts instead of drawing"),
-        ("cache", str, "dtype of attention's keys and values: float32, bfloat16 or int8 (the model's)"),
         ("draft", str, "a small model that drafts, for speed; the texts are the large one's"),
     ):
         verb.add_argument(f"--{name}", type=kind, help=words, default=200 if name == "tokens" else None)
-    verb.add_argument("--stop", action="append", default=[], help="end before this string; may be repeated")
     verb.add_argument("--logprobs", action="store_true", help="tokens and log-probabilities in the last line")
     verb.add_argument("--stream", action="store_true", help="print the text as it is written")
     verb.set_defaults(run="generate.write")
+
+    verb = verbs.add_parser("chat", help="a dialogue with a model that has a chat template")
+    verb.add_argument("model", help=MODEL)
+    verb.add_argument("--system", default="", help="what the model is told before the dialogue")
+    verb.add_argument("--template", default="", help="a file with a chat template (the model's)")
+    verb.add_argument("--tokens", type=int, default=512, help="longest answer (512)")
+    verb.set_defaults(run="chat.chat")
+
+    for name in ("generate", "chat"):
+        for option, kind, words in DRAWING:
+            verbs.choices[name].add_argument(f"--{option}", type=kind, help=words, default=None)
+        verbs.choices[name].add_argument(
+            "--stop", action="append", default=[], help="end before this string; may be repeated"
+        )
 
     verb = verbs.add_parser("score", help="the log-probability of each line of a file")
     verb.add_argument("model", help=MODEL)
@@ -134,7 +151,7 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--export", default="", help="write the vectors: .txt word2vec's text, .bin, .glove")
     verb.set_defaults(run="words.words")
 
-    for name in ("generate", "score", "fill", "eval", "predict", "embed", "export"):
+    for name in ("generate", "chat", "score", "fill", "eval", "predict", "embed", "export"):
         verbs.choices[name].add_argument(
             "--adapter", default="", help="a folder of peft's, or hf:ID: adapters to be merged into MODEL"
         )

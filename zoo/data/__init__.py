@@ -9,6 +9,7 @@
     order.py       which row comes when
     masked/        texts with some of their words masked, alone or as pairs
     examples/      labelled examples as batches: texts to classify, sentences to tag, pairs to translate
+    dialogues/     messages and answers, written by a chat template
     word_pairs.py  words and their neighbours; cooccurrences.py: how often they met
     baselines.py   what gzip and an order-3 model make of the same bytes
 
@@ -20,6 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from zoo.data.cooccurrences import CooccurrencesConfig, load_cooccurrences
+from zoo.data.dialogues.config import DialoguesConfig
+from zoo.data.dialogues.dialogue_set import load_dialogue_file, load_dialogues
 from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.example_set import ExampleSet, load_example_file, load_examples
 from zoo.data.masked.config import MaskedConfig
@@ -36,6 +39,7 @@ __all__ = [
     "TOKENIZERS",
     "CooccurrencesConfig",
     "DataConfig",
+    "DialoguesConfig",
     "ExampleSet",
     "ExamplesConfig",
     "MaskedConfig",
@@ -50,6 +54,7 @@ SOURCES: dict[str, Any] = {
     "text": DataConfig,
     "masked": MaskedConfig,
     "examples": ExamplesConfig,
+    "dialogues": DialoguesConfig,
     "word_pairs": WordPairsConfig,
     "cooccurrences": CooccurrencesConfig,
 }
@@ -57,6 +62,7 @@ LOADERS: dict[type, Any] = {
     DataConfig: load_text,
     MaskedConfig: load_masked,
     ExamplesConfig: load_examples,
+    DialoguesConfig: load_dialogues,
     WordPairsConfig: load_word_pairs,
     CooccurrencesConfig: load_cooccurrences,
 }
@@ -74,6 +80,8 @@ def load_file(cfg, path: str | os.PathLike, tokenizer, names):
         return load_example_file(cfg, Path(path), tokenizer, names)
     if isinstance(cfg, DataConfig):
         return load_text_file(cfg, Path(path), tokenizer)
+    if isinstance(cfg, DialoguesConfig):
+        return load_dialogue_file(cfg, Path(path), tokenizer)
     if isinstance(cfg, MaskedConfig):
         return load_masked_file(cfg, Path(path), tokenizer)
     raise ConfigError("word vectors are not evaluated on a file of text; see `python -m zoo words`")

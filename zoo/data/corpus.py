@@ -13,13 +13,13 @@ which does not change when other documents come or go. So a document lies wholly
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from zoo.data import stdlib
-from zoo.data.files import JSON_LINES, Document, is_readable, kind, read_documents
+from zoo.data.files import JSON_LINES, TEXT, Document, kind, read_documents
 from zoo.errors import DataError
 
 PARTS = {
@@ -86,13 +86,26 @@ def part_digest(documents: Sequence[Document]) -> str:
     return digest.hexdigest()
 
 
-def read_corpus(path: str, valid_fraction: float) -> Corpus:
-    """The corpus that `path` names; "" is the standard library."""
+@dataclass(frozen=True)
+class Reader:
+    """How documents come out of files."""
+
+    kinds: frozenset[str]
+    """The extensions of the files of a folder that are read; others are passed over."""
+    read: Callable[[Path, str], list[Document]]
+    """The documents of one file, and the name that it has in messages."""
+    split_one: Callable[[Sequence[Document], float], dict[str, tuple[Document, ...]]]
+    """The training and the validation part of a single document."""
+
+
+def read_corpus(path: str, valid_fraction: float, reader: Reader | None = None) -> Corpus:
+    """The corpus that `path` names, of texts or of what `reader` reads; "" is the standard library."""
+    reader = reader or TEXTS
     if not path:
         parts = split_by_hash(stdlib.documents(), valid_fraction)
         return Corpus(stdlib.NAME, stdlib.version(), parts)
     try:
-        parts = _read_parts(Path(path), valid_fraction)
+        parts = _read_parts(Path(path), valid_fraction, reader)
     except OSError as error:
         raise DataError(
             f"{error.filename or path}: cannot be read ({error.strerror}); check its permissions"
@@ -105,36 +118,38 @@ def read_corpus(path: str, valid_fraction: float) -> Corpus:
     return Corpus(path, "", parts)
 
 
-def _read_parts(source: Path, valid_fraction: float) -> dict[str, tuple[Document, ...]]:
+def _read_parts(source: Path, valid_fraction: float, reader: Reader) -> dict[str, tuple[Document, ...]]:
     if source.is_dir():
-        return read_folder(source, valid_fraction)
+        return read_folder(source, valid_fraction, reader)
     if source.is_file():
-        return split(source, read_documents(source, source.name), valid_fraction)
+        return split(source, reader.read(source, source.name), valid_fraction, reader)
     if source.exists():
         raise DataError(f"{source}: neither a file nor a folder; write the text to a file first")
     raise DataError(f"{source}: no such file or folder; check data.path")
 
 
-def read_folder(folder: Path, valid_fraction: float) -> dict[str, tuple[Document, ...]]:
+def read_folder(folder: Path, valid_fraction: float, reader: Reader) -> dict[str, tuple[Document, ...]]:
     """A folder's own parts where it has a `train`, else all its text split by file."""
-    named = _named_parts(folder)
+    named = _named_parts(folder, reader)
     if "train" not in named:
-        return split(folder, _documents_below(folder, folder), valid_fraction)
+        return split(folder, _documents_below(folder, folder, reader), valid_fraction, reader)
     if "valid" not in named:
         raise DataError(
             f"{folder}: has {named['train'].name} but no valid, val, dev or validation beside it; add one"
         )
     return {
-        part: tuple(_documents_below(named[part], folder)) for part in sorted(named, key=list(PARTS).index)
+        part: tuple(_documents_below(named[part], folder, reader))
+        for part in sorted(named, key=list(PARTS).index)
     }
 
 
-def _named_parts(folder: Path) -> dict[str, Path]:
+def _named_parts(folder: Path, reader: Reader) -> dict[str, Path]:
     """The entries named after a part: subfolders, .txt and .jsonl. A train.py is just another source."""
+    wanted = reader.kinds & {".txt", JSON_LINES, ".json"}
     named: dict[str, Path] = {}
     for path in sorted(folder.iterdir()):
         part = PARTS.get(path.name.split(".")[0].lower())
-        if part is None or not (path.is_dir() or kind(path) in (".txt", JSON_LINES)):
+        if part is None or not (path.is_dir() or kind(path) in wanted):
             continue
         if part in named:
             raise DataError(
@@ -144,41 +159,51 @@ def _named_parts(folder: Path) -> dict[str, Path]:
     return named
 
 
-def _documents_below(path: Path, root: Path) -> list[Document]:
+def _documents_below(path: Path, root: Path, reader: Reader) -> list[Document]:
     """Every document in a file or under a folder, by path; hidden entries and other kinds are passed over."""
     if path.is_file():
-        return read_documents(path, path.relative_to(root).as_posix())
+        return reader.read(path, path.relative_to(root).as_posix())
     files = []
     for folder, subfolders, names in os.walk(path, onerror=_refuse):
         subfolders[:] = [name for name in subfolders if not name.startswith((".", "__pycache__"))]
         files += [Path(folder, name) for name in names if not name.startswith(".")]
     files = sorted(
-        (file for file in files if is_readable(file)), key=lambda file: file.relative_to(root).as_posix()
+        (file for file in files if kind(file) in reader.kinds),
+        key=lambda file: file.relative_to(root).as_posix(),
     )
     if not files:
         raise DataError(
-            f"{path}: no text file in this folder; it may hold .txt, .jsonl, .md, .py, ..., each also .gz"
+            f"{path}: no text file in this folder; it may hold {listed_kinds(reader)}, each also .gz"
         )
-    return [
-        document for file in files for document in read_documents(file, file.relative_to(root).as_posix())
-    ]
+    return [document for file in files for document in reader.read(file, file.relative_to(root).as_posix())]
+
+
+def listed_kinds(reader: Reader) -> str:
+    usual = [name for name in (".txt", JSON_LINES, ".json", ".md", ".py") if name in reader.kinds]
+    return ", ".join(usual) + ", ..." * (len(reader.kinds) > len(usual))
 
 
 def _refuse(error: OSError):
     raise error
 
 
-def split(source: Path, documents: list[Document], valid_fraction: float) -> dict[str, tuple[Document, ...]]:
-    """One document is cut by characters, several are divided by hash."""
+def split(
+    source: Path, documents: list[Document], valid_fraction: float, reader: Reader
+) -> dict[str, tuple[Document, ...]]:
+    """One document is cut as its reader says, several are divided by hash."""
     if not documents:
         raise DataError(f"{source}: no text in it; give a file or folder that is not empty")
     if len(documents) == 1:
-        return split_by_characters(documents[0], valid_fraction)
+        return reader.split_one(documents, valid_fraction)
     return split_by_hash(documents, valid_fraction)
 
 
-def split_by_characters(document: Document, valid_fraction: float) -> dict[str, tuple[Document, ...]]:
-    """The first 1 - valid_fraction of the characters train, as in nanoGPT's data/shakespeare_char."""
+def split_by_characters(
+    documents: Sequence[Document], valid_fraction: float
+) -> dict[str, tuple[Document, ...]]:
+    """The first 1 - valid_fraction of one document's characters train, as in nanoGPT's
+    data/shakespeare_char."""
+    (document,) = documents
     cut = int(len(document.text) * (1 - valid_fraction))
     parts = {"train": document.text[:cut], "valid": document.text[cut:]}
     return {part: (replace(document, text=text),) if text else () for part, text in parts.items()}
@@ -199,3 +224,6 @@ def split_by_hash(documents: Sequence[Document], valid_fraction: float) -> dict[
 def _draw(key: str) -> float:
     """A number in [0, 1) that is the same for this key everywhere and always."""
     return int.from_bytes(hashlib.sha256(key.encode(errors="surrogateescape")).digest()[:6], "big") / 2**48
+
+
+TEXTS = Reader(TEXT | {JSON_LINES}, read_documents, split_by_characters)

@@ -44,11 +44,6 @@ def kind(path: Path) -> str:
     return Path(name).suffix
 
 
-def is_readable(path: Path) -> bool:
-    """Whether the extension is one that `read_documents` knows."""
-    return kind(path) in TEXT or kind(path) == JSON_LINES
-
-
 def find(folder: Path, names: Sequence[str]) -> Path:
     """The first of these names that the folder holds, plain or .gz."""
     for name in names:

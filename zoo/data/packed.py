@@ -9,7 +9,8 @@ way every time. With length 7 and "|" the end of text:
     segments    1 1 1 1 2 2 2       numbered from 1; 0 is padding
     weights     1 1 1 0 1 1 1       0 where the target would be another piece's, or padding
 
-The second and later pieces of a document do not see what came before them.
+The second and later pieces of a document do not see what came before them. Where the tokens say which of them
+are to be predicted (the answers of dialogues), the others have weight 0 as targets.
 """
 
 import numpy as np
@@ -25,13 +26,13 @@ class Packed:
     num_phases = 1  # rows are what they are in every epoch; only their order changes
 
     def __init__(self, tokens: Tokens, length: int):
-        self.ids = tokens.ids
-        self.length = length
+        self.ids, self.length = tokens.ids, length
+        self.is_target = tokens.is_target
         begins, ends = tokens.starts[:-1], tokens.ends
         starts, sizes = cut(begins, ends, length)
         rows = first_fit(sizes, capacity=length + 1)
         self.num_rows = self.num_eval_rows = int(rows.max(initial=-1)) + 1
-        self.num_targets = int((sizes - 1).sum())
+        self.num_targets = int((sizes - 1).sum()) if self.is_target is None else int(self.is_target.sum())
         self.never_targets = self.ids[begins[ends > begins]]
         # Pieces in the order of their rows: those of row r are from _first[r] up to _first[r + 1].
         by_row = np.argsort(rows, kind="stable")
@@ -54,11 +55,16 @@ class Packed:
         position = count_up(self._sizes[piece])
         slot = row[owner], self._columns[piece][owner] + position
 
+        place = self._starts[piece][owner] + position
         tokens_BT, segments_BT, positions_BT = np.zeros((3, len(rows_B), self.length + 1), np.int32)
-        tokens_BT[slot] = self.ids[self._starts[piece][owner] + position]
+        tokens_BT[slot] = self.ids[place]
         segments_BT[slot] = number[owner] + 1
         positions_BT[slot] = position
         is_target_BT = (segments_BT[:, 1:] == segments_BT[:, :-1]) & (segments_BT[:, 1:] > 0)
+        if self.is_target is not None:
+            counts_BT = np.zeros(tokens_BT.shape, bool)
+            counts_BT[slot] = self.is_target[place]
+            is_target_BT &= counts_BT[:, 1:]
         return {
             "tokens": tokens_BT,
             "segments": segments_BT[:, :-1],

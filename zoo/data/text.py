@@ -18,6 +18,7 @@ from zoo.data.packed import Packed
 from zoo.data.stream import Stream
 from zoo.data.streams import Streams
 from zoo.data.tokenizers import TOKENIZERS, Tokenizer, check_settings
+from zoo.data.tokenizers.marks import prompt_of
 from zoo.data.tokens import Tokens, encode
 from zoo.data.vocabulary import make_tokenizer
 from zoo.errors import ConfigError, DataError, nearest
@@ -182,6 +183,13 @@ class TextSet(TextPass):
     def save(self, folder: Path) -> None:
         """What turns text into this run's tokens, into a run's folder."""
         self.tokenizer.save(folder / "tokenizer")
+
+    between: ClassVar[str] = ""
+    """What stands between a text and what the model writes after it."""
+
+    def prompt(self, text: str) -> list[int]:
+        """The tokens that the model goes on from where `text` is to go on."""
+        return prompt_of(self.tokenizer, text)
 
     def baselines(self) -> dict[str, float]:
         """Bits per byte that a compressor and an order-3 model need for the same validation text."""

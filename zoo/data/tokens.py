@@ -27,6 +27,8 @@ class Tokens:
     ids: np.ndarray
     starts: np.ndarray
     has_eot: bool
+    is_target: np.ndarray | None = None
+    """Which of them are to be predicted, where something comes before them; None: all."""
 
     @property
     def ends(self) -> np.ndarray:

@@ -26,6 +26,7 @@ import jax
 from zoo import models, sharding
 from zoo.data import load_tokenizer
 from zoo.data.examples import labels as names
+from zoo.data.tokenizers.published import read_template
 from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.pretrained import huggingface
 from zoo.pretrained.adapter import with_adapter
@@ -68,17 +69,20 @@ def save_pretrained(
     format: str = "hf",
     labels=(),
     problem_type: str = huggingface.SINGLE_LABEL,
+    chat_template: str = "",
     max_shard_size: int = huggingface.SHARD_SIZE,
 ) -> None:
     """Writes a folder that transformers and `from_pretrained` read, whole or not at all.
 
-    `labels` are the names of a classifier's classes or a tagger's tags, in order; a shard has at most
-    `max_shard_size` bytes. Raises ConfigError for a model that the format has no class for, StorageError
-    where the folder is there already and not empty.
+    `labels` are the names of a classifier's classes or a tagger's tags, in order; `chat_template` is how the
+    model wants dialogues written, where its tokenizer does not say so; a shard has at most `max_shard_size`
+    bytes. Raises ConfigError for a model that the format has no class for, StorageError where the folder is
+    there already and not empty.
     """
     if format not in FORMATS:
         raise ConfigError(f"format={format!r} is none of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     settings = {"labels": labels, "problem_type": problem_type, "max_shard_size": max_shard_size}
+    settings["chat_template"] = chat_template
     huggingface.save(Path(folder), model, params, tokenizer, **settings)
 
 
@@ -97,6 +101,12 @@ def names_of(name: str | os.PathLike) -> dict[str, tuple[str, ...]]:
     published = huggingface.described(folder)
     kind = {"classes": "labels", "tags": "tags"}.get(published.architecture.head)
     return found | ({kind: published.labels} if kind else {})
+
+
+def chat_template_of(name: str | os.PathLike) -> str:
+    """How a model wants dialogues written, in the language of jinja2; empty where that is not known."""
+    folder = local(name)
+    return read_template(folder / "tokenizer" if is_run(folder) else folder)
 
 
 def described_problem(name: str | os.PathLike) -> str:

@@ -24,6 +24,7 @@ from zoo.data import load_tokenizer
 from zoo.data.examples.labels import unnamed
 from zoo.data.tokenizers import holds_tokenizer
 from zoo.data.tokenizers.marks import ends_of
+from zoo.data.tokenizers.published import write_template
 from zoo.errors import CheckpointError, ConfigError, UserError
 from zoo.pretrained.architectures import Architecture, architecture_of, config_of, exported, settings_of
 from zoo.pretrained.places import Place, Recognised, check_fit, dtype_of, filled, tensor_at, visible_arrays
@@ -220,6 +221,7 @@ def save(
     *,
     labels: Sequence[str] = (),
     problem_type: str = SINGLE_LABEL,
+    chat_template: str = "",
     max_shard_size: int = SHARD_SIZE,
 ) -> None:
     """Writes a folder that transformers and `described` read, whole or not at all.
@@ -247,6 +249,8 @@ def save(
         write_shards(partial, sizes, lambda name: tensor_at(places[name], arrays), max_shard_size)
         if tokenizer is not None:
             publish(tokenizer, partial, model.config)
+        if chat_template:
+            write_template(partial, chat_template)
 
 
 def marks_for(model, tokenizer) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""Recipes of today's decoders: the default run with Llama's blocks in the place of GPT-2's, and adapters of a
-published one."""
+"""Recipes of today's decoders: the default run with Llama's blocks in the place of GPT-2's, one that answers
+questions about Python, and adapters of a published one, for texts and for dialogues."""
 
 import dataclasses
 
-from zoo.data import DataConfig
+from zoo.data import DataConfig, DialoguesConfig
 from zoo.models.decoder_config import DecoderConfig
 from zoo.models.lora import LoRA
 from zoo.optim import AdamW
@@ -34,6 +34,16 @@ _LORA = Recipe(
     eval_every=0,
 )
 
+# The same on dialogues, of which the answers are learned. Reads the folder llama (or --init) with its
+# vocabulary and chat template, and dialogues.jsonl (or --data.path).
+_CHAT = dataclasses.replace(
+    _LORA,
+    data=DialoguesConfig(
+        path="dialogues.jsonl", tokenizer="whole", vocab_path="llama", length=1024, batch_size=16
+    ),
+    sample_prompt="Who are you?",
+)
+
 RECIPES = {
     # gpt_stdlib's text, budget, optimizer and width. Half as many heads of keys, and a feed-forward layer of
     # 8/3 times the width, as three matmuls of it weigh what GPT's two of four times do.
@@ -53,4 +63,15 @@ RECIPES = {
         ),
     ),
     "llama_lora": _LORA,
+    "llama_chat": _CHAT,
 }
+# Answers of a few words about functions of Python's library, which stand in the question: what a small model
+# learns to look up.
+RECIPES["chat_stdlib"] = dataclasses.replace(
+    RECIPES["llama_stdlib"],
+    data=DialoguesConfig(
+        tokenizer="sentencepiece", vocab_size=2048, length=256, batch_size=16, valid_fraction=0.1
+    ),
+    sample_prompt="def area(width, height=2):\n    return width * height\nWhat is the default of height?",
+    sample_tokens=40,
+)

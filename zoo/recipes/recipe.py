@@ -202,6 +202,7 @@ EXEMPT = {
         "model.layer_unroll",
         "data.path",
         "data.vocab_path",
+        "data.template",
     ),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
     *("sample_prompt", "sample_tokens", "steps", "patience"),

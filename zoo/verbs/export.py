@@ -4,7 +4,7 @@ from pathlib import Path
 
 import zoo
 from zoo.errors import ConfigError
-from zoo.pretrained import described_problem
+from zoo.pretrained import chat_template_of, described_problem
 from zoo.pretrained.write_adapter import export_adapter
 
 SHARD_GB = 5.0
@@ -28,6 +28,7 @@ def write_model(options) -> int:
     labels = names["labels"] or names["tags"]
     settings = {"labels": labels, "problem_type": described_problem(options.model)}
     size = SHARD_GB if options.max_shard_size is None else options.max_shard_size
+    settings["chat_template"] = chat_template_of(options.model)
     settings["max_shard_size"] = int(size * 10**9)
     zoo.save_pretrained(options.folder, model, params, tokenizer, format="hf", **settings)
     return model.num_params()

@@ -128,7 +128,7 @@ def _load_published(folder: Path) -> Tokenizer:
     names = {path.name.removesuffix(".gz") for path in folder.glob("*")}
     if kind := published.kind_of(folder):
         kinds: dict[str, type[Any]] = {"WordPiece": WordPieceTokenizer, "BPE": BPETokenizer}
-        if kind == "BPE" and not published.is_gpt2s(folder):
+        if kind == "BPE" and (published.read_template(folder) or not published.is_gpt2s(folder)):
             return WholeTokenizer.read(folder)
         if kind not in kinds:
             raise DataError(

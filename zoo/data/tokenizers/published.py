@@ -3,6 +3,7 @@
     tokenizer.json           everything, of every kind; WordPiece and byte-level BPE are read
     tokenizer_config.json    do_lower_case and the like, which have the last word; names of the marks
     generation_config.json   the tokens that end a text, where they are several
+    chat_template.jinja      how a dialogue is written; older folders say it in tokenizer_config.json
 
 The files are read as data: no class that they name is looked up, and no code is run.
 """
@@ -16,6 +17,8 @@ from zoo.errors import DataError
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
 GENERATION = "generation_config.json"
+TEMPLATE = "chat_template.jinja"
+LONGEST_TEMPLATE = 1 << 20  # characters; the longest that is published has some 30,000
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -59,6 +62,31 @@ def write_ends(folder: Path, ends: tuple[int, ...]) -> None:
     """Writes generation_config.json with them alone."""
     text = json.dumps({"eos_token_id": list(ends)}, indent=2)
     (folder / GENERATION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_template(folder: Path) -> str:
+    """The chat template of a folder, empty where it has none; of several for several purposes the default.
+    Raises DataError for one that is no text or far too long."""
+    path = folder / TEMPLATE
+    if path.is_file():
+        found = read_text(path)
+    else:
+        path, found = folder / SETTINGS, read_settings(folder).get("chat_template") or ""
+        if isinstance(found, list):
+            named = {each.get("name"): each.get("template") for each in found if isinstance(each, dict)}
+            found = named.get("default") or ""
+    if not isinstance(found, str):
+        raise DataError(f"{path}: chat_template is a JSON {type(found).__name__}, not a string; mend it")
+    if len(found) > LONGEST_TEMPLATE:
+        raise DataError(
+            f"{path}: a chat template of {len(found):,} characters, more than {LONGEST_TEMPLATE:,}; refused"
+        )
+    return found
+
+
+def write_template(folder: Path, template: str) -> None:
+    """Writes chat_template.jinja."""
+    (folder / TEMPLATE).write_text(template, encoding="utf-8", newline="")
 
 
 def read_whole(folder: Path, kind: str) -> dict[str, Any]:

@@ -31,7 +31,7 @@ KEPT = (
     "add_bos_token",
     "add_eos_token",
 )
-KEPT += ("chat_template", "clean_up_tokenization_spaces", "legacy", "add_prefix_space")
+KEPT += ("clean_up_tokenization_spaces", "legacy", "add_prefix_space")
 
 
 class WholeTokenizer:
@@ -40,16 +40,16 @@ class WholeTokenizer:
     name: ClassVar[str] = "whole"
     spells_text: ClassVar[bool] = True
 
-    def __init__(self, text: str, settings: dict, source: Path, ends: Iterable[int] = ()):
-        from tokenizers import Tokenizer
-
+    def __init__(
+        self, text: str, settings: dict, source: Path, ends: Iterable[int] = (), chat_template: str = ""
+    ):
         with refusing(source):
-            self._library = Tokenizer.from_str(text)
-            self._library.no_truncation()
-            self._library.no_padding()
+            self._library = library_of(text)
             self._library.encode_special_tokens = True  # a mark's spelling is text
             self._library.encode("zoo", add_special_tokens=False)
         self.text = text
+        self.chat_template = chat_template
+        """How the model wants a dialogue written, in the language of jinja2; empty: not said."""
         self.settings = {name: settings[name] for name in KEPT if name in settings}
         self._ids: dict[str, int] = self._library.get_vocab(with_added_tokens=True)
         if not self._ids:
@@ -62,10 +62,9 @@ class WholeTokenizer:
         return max(self._ids.values()) + 1
 
     def _mark(self, name: str) -> int | None:
-        """The id of one of tokenizer_config.json's marks: its text, or an object with that as content."""
-        found = self.settings.get(name)
-        content = found.get("content") if isinstance(found, dict) else found
-        return self._ids.get(content) if isinstance(content, str) else None
+        """The id of one of tokenizer_config.json's marks."""
+        content = spelling_of(self.settings.get(name))
+        return None if content is None else self._ids.get(content)
 
     @cached_property
     def eot(self) -> int | None:
@@ -90,6 +89,19 @@ class WholeTokenizer:
         return tuple(marked[:before])
 
     @cached_property
+    def marks(self) -> dict[str, int]:
+        """{spelling: id} of the special pieces, which no text spells and a chat template may."""
+        added = self._library.get_added_tokens_decoder()
+        return {piece.content: i for i, piece in added.items() if piece.special}
+
+    @cached_property
+    def mark_names(self) -> dict[str, str]:
+        """{eos_token: its spelling, ...}: what a chat template calls them."""
+        names = [name for name in self.settings if name.endswith("_token")]
+        found = {name: spelling_of(self.settings[name]) for name in names}
+        return {name: spelling for name, spelling in found.items() if spelling is not None}
+
+    @cached_property
     def pad(self) -> int | None:
         """What fills rows up, where there is such a piece."""
         return self._mark("pad_token")
@@ -97,9 +109,7 @@ class WholeTokenizer:
     @cached_property
     def special_ids(self) -> tuple[int, ...]:
         """The pieces that no text spells."""
-        return tuple(
-            sorted(i for i, piece in self._library.get_added_tokens_decoder().items() if piece.special)
-        )
+        return tuple(sorted(self.marks.values()))
 
     @cached_property
     def digest(self) -> str:
@@ -114,6 +124,19 @@ class WholeTokenizer:
         """The tokens, and where in the text each begins and ends."""
         utf8(text)
         found = self._library.encode(text, add_special_tokens=False)
+        starts_ends = np.array(found.offsets, np.int32).reshape(-1, 2)
+        return Located(np.array(found.ids, np.int32), *starts_ends.T)
+
+    @cached_property
+    def _reading_marks(self):
+        """The library's tokenizer for texts in which marks are marks; its offsets keep white space."""
+        return library_of(json.dumps(json.loads(self.text) | {"post_processor": None}))
+
+    def encode_with_marks(self, text: str) -> Located:
+        """The tokens of a text that a chat template has written, in which the spelling of a mark is the mark,
+        and where in it each begins and ends."""
+        utf8(text)
+        found = self._reading_marks.encode(text, add_special_tokens=False)
         starts_ends = np.array(found.offsets, np.int32).reshape(-1, 2)
         return Located(np.array(found.ids, np.int32), *starts_ends.T)
 
@@ -133,6 +156,8 @@ class WholeTokenizer:
         published.write_settings(folder, usual | self.settings | settings)
         if len(self.ends) > 1:
             published.write_ends(folder, self.ends)
+        if self.chat_template:
+            published.write_template(folder, self.chat_template)
 
     @classmethod
     def read(cls, folder: Path) -> "WholeTokenizer":
@@ -140,4 +165,21 @@ class WholeTokenizer:
         path = folder / published.FILE
         if not path.is_file():
             raise DataError(f"{folder}: has no {published.FILE}; give a folder that has one as vocab_path")
-        return cls(read_text(path), published.read_settings(folder), path, published.read_ends(folder))
+        more = {"ends": published.read_ends(folder), "chat_template": published.read_template(folder)}
+        return cls(read_text(path), published.read_settings(folder), path, **more)
+
+
+def library_of(text: str):
+    """The library's tokenizer of a tokenizer.json, which neither cuts texts short nor fills them up."""
+    from tokenizers import Tokenizer
+
+    made = Tokenizer.from_str(text)
+    made.no_truncation()
+    made.no_padding()
+    return made
+
+
+def spelling_of(mark) -> str | None:
+    """A mark of tokenizer_config.json: its text, or an object with that as content."""
+    content = mark.get("content") if isinstance(mark, dict) else mark
+    return content if isinstance(content, str) else None
