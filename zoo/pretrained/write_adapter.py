@@ -25,6 +25,7 @@ import numpy as np
 
 from zoo import models, sharding
 from zoo.checkpoint import named_leaves
+from zoo.data.tokenizers.published import read_template, write_template
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.lora import A as ADAPTER_A
 from zoo.models.lora import B as ADAPTER_B
@@ -44,7 +45,8 @@ WORDS = ("tokens/table", "head/table")
 
 
 def export_adapter(name: str | os.PathLike, folder: str | os.PathLike) -> int:
-    """Writes the adapters of a run to a new folder, whole or not at all; returns how many numbers they are.
+    """Writes the adapters of a run to a new folder, whole or not at all, and beside them the chat template
+    that they were trained by, if there was one; returns how many numbers they are.
 
     Raises CheckpointError where the run has none, ConfigError for what the format cannot say, StorageError
     where the folder is not empty or cannot be written.
@@ -65,6 +67,8 @@ def export_adapter(name: str | os.PathLike, folder: str | os.PathLike) -> int:
     with new_folder(Path(folder)) as partial:
         (partial / FILE).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         write_tensors(partial / WEIGHTS, tensors)
+        if template := read_template(source / "tokenizer"):
+            write_template(partial, template)
     return sum(tensor.size for tensor in tensors.values())
 
 

@@ -30,8 +30,7 @@ def chat(options) -> dict:
     if options.seed is not None and not 0 <= options.seed < 2**32:
         raise ConfigError(f"--seed={options.seed} must be at least 0 and less than {2**32}")
     sampling, seed = sampling_of(options), options.seed or 0
-    source = options.template or options.model
-    text = read_text(Path(options.template)) if options.template else chat_template_of(options.model)
+    source, text = template_of(options)
     if not text:
         raise ConfigError(
             f"{options.model} has no chat template, which models have that were fine-tuned on dialogues; "
@@ -68,6 +67,15 @@ def chat(options) -> dict:
     report = {"model": options.model} | dataclasses.asdict(sampling) | {"seed": seed}
     report |= {"turns": turns, "new_tokens": written, "messages": talk.messages}
     return report | {"seconds": round(time.monotonic() - started, 2)}
+
+
+def template_of(options) -> tuple[str, str]:
+    """(where it is from, the chat template): the one asked for, else the adapter's, else the model's."""
+    if options.template:
+        return options.template, read_text(Path(options.template))
+    if options.adapter and (text := chat_template_of(options.adapter)):
+        return options.adapter, text
+    return options.model, chat_template_of(options.model)
 
 
 def begun(system: str) -> list[dict]:
