@@ -99,6 +99,10 @@ def typed(monkeypatch, text):
     monkeypatch.setattr("sys.stdin", io.StringIO(text))
 
 
+WORDS = ["red", "blue", "green", "black"]
+COLOURS = [
+    said(f"Say {word}{'!' * i}", word, "Again?", f"{word} {word}") for word in WORDS for i in range(10)
+]
 SHORT = ("--tokens", "5", "--temperature", "0")
 
 
@@ -149,12 +153,25 @@ def test_without_jinja2_a_line_says_what_to_install(capsys, monkeypatch, folder)
     assert 'pip install -e ".[chat]"' in refused(capsys, 2, "chat", folder)
 
 
-# --- from dialogues to a dialogue -----------------------------------------------------------------
+def test_adapters_bring_the_template_that_they_were_trained_by(capsys, monkeypatch, tmp_path):
+    """Of a base that knows no dialogues: by a run, as peft has them, and whole."""
+    base = folder_of(tmp_path / "base", template="")
+    (tmp_path / "t.jinja").write_text(CHATML)
+    argv = ["llama_chat", "--init", str(base), "--data.path", file_of(tmp_path / "d.jsonl", COLOURS)]
+    argv += ["--data.template", str(tmp_path / "t.jinja"), "--data.length", "64", "--data.batch-size", "8"]
+    argv += ["--lora.rank", "2", "--model.dtype", "float32", "--steps", "4", "--sample-tokens", "4"]
+    assert train.main([*argv, "--runs", str(tmp_path), "--name", "run"]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "adapter"), "--format", "peft"]) == 0
+    assert main(["export", str(tmp_path / "run"), str(tmp_path / "whole")]) == 0
+    capsys.readouterr()
+    found = []
+    for model in ((tmp_path / "run",), (tmp_path / "whole",), (base, "--adapter", tmp_path / "adapter")):
+        typed(monkeypatch, "Say red\n")
+        found.append(result(capsys, "chat", *model, *SHORT)[1]["messages"])
+    assert found[0] == found[1] == found[2]
 
-WORDS = ["red", "blue", "green", "black"]
-COLOURS = [
-    said(f"Say {word}{'!' * i}", word, "Again?", f"{word} {word}") for word in WORDS for i in range(10)
-]
+
+# --- from dialogues to a dialogue -----------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")

@@ -204,6 +204,15 @@ def test_a_dialogue_without_marks_in_it_is_cut_as_the_library_cuts_the_whole_tex
             assert found.ids.tolist() == made
 
 
+def test_a_template_that_says_what_its_answers_are_is_believed(tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    text = TEMPLATES["marking"].replace("message.content + '<|im_end|>' }}{% end", "message.content }}{% end")
+    messages = said("a", "film", "b", "2024")
+    with process(text, tokenizer) as template:
+        found = encoding.encode_dialogue(json.dumps({"messages": messages}), template, tokenizer, "f:1")
+    assert learned(tokenizer, found) == ["film", "2024"]
+
+
 def test_thoughts_that_a_template_takes_away_are_learned_only_as_the_last(tmp_path):
     tokenizer = tokenizer_in(tmp_path / "t")
     thought = "<think>\nil\n</think>\n"
@@ -305,6 +314,17 @@ def test_two_dialogues_in_a_row_do_not_see_each_other(tmp_path):
     assert all(spelled(batch["tokens"][b, t : t + 5]) == b"User:" for b, t in np.argwhere(firsts))
     changes = np.diff(batch["segments"], axis=1) != 0
     assert not batch["weights"][:, :-1][changes].any()
+
+
+def test_an_answer_that_a_dialogue_begins_with_has_no_target_for_its_first_token(tmp_path):
+    (tmp_path / "t.jinja").write_text(
+        "{% for message in messages %}{% generation %}{{ message.content }}{% endgeneration %}{% endfor %}"
+    )
+    path = file_of(tmp_path / "d.jsonl", [said("abc", "de", roles=("assistant", "user"))] * 3)
+    cfg = dataclasses.replace(SMALL, path=path, template=str(tmp_path / "t.jinja"))
+    dataset = load_file(cfg, path, ByteTokenizer(), {})
+    weights = sum(batch["weights"].sum() for batch in rows_of(dataset, dataset.num_eval_batches))
+    assert dataset.num_eval_targets == weights == 4 * 3
 
 
 def test_a_dialogue_longer_than_a_row_is_cut_and_counted(tmp_path):

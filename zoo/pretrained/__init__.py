@@ -29,6 +29,7 @@ from zoo.data.examples import labels as names
 from zoo.data.tokenizers.published import read_template
 from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.pretrained import huggingface
+from zoo.pretrained.adapter import FILE as ADAPTER_FILE
 from zoo.pretrained.adapter import with_adapter
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import is_run, load_params
@@ -104,9 +105,11 @@ def names_of(name: str | os.PathLike) -> dict[str, tuple[str, ...]]:
 
 
 def chat_template_of(name: str | os.PathLike) -> str:
-    """How a model wants dialogues written, in the language of jinja2; empty where that is not known."""
+    """How a model, or a folder of adapters, wants dialogues written, in the language of jinja2; empty where
+    that is not known."""
     folder = local(name)
-    return read_template(folder / "tokenizer" if is_run(folder) else folder)
+    holds_adapters = (folder / ADAPTER_FILE).is_file()
+    return read_template(folder if holds_adapters or not is_run(folder) else folder / "tokenizer")
 
 
 def described_problem(name: str | os.PathLike) -> str:
