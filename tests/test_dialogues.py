@@ -225,8 +225,8 @@ def test_thoughts_that_a_template_takes_away_are_learned_only_as_the_last(tmp_pa
 def test_a_template_writes_the_day_that_it_is_told_and_tools_as_json(tmp_path):
     tokenizer = tokenizer_in(tmp_path / "t")
     with process(TEMPLATES["trimming"], tokenizer) as template:
-        (text,), _ = template.texts(said("a"), [(1, True)], [{"name": "<\u4e2d>"}])
-    assert text.startswith('<|begin|>Tools: [{"name": "<\u4e2d>"}]\nToday: 26 Jul 2024\n')
+        (text,), _ = template.texts(said("a"), [(1, True)], [{"name": "<\u4e2d>", "a": 1}])
+    assert text.startswith('<|begin|>Tools: [{"name": "<\u4e2d>", "a": 1}]\nToday: 26 Jul 2024\n')
 
 
 def test_a_template_that_refuses_says_why(tmp_path):
