@@ -6,6 +6,7 @@
 
     model, params, tokenizer = zoo.from_pretrained("runs/gpt_stdlib")    # or a Hugging Face folder
     zoo.save_pretrained("folder", model, params, tokenizer)
+    model, params = zoo.quantised(model, params, bits=8)                 # for inference in less room
 
 The definitions are in zoo/models, one file per family; zoo/recipes.py holds the training runs.
 """
@@ -13,12 +14,13 @@ The definitions are in zoo/models, one file per family; zoo/recipes.py holds the
 from typing import TYPE_CHECKING
 
 from zoo.models import create, list_models
+from zoo.models.quantised import quantised
 
 if TYPE_CHECKING:
     from zoo.pretrained import from_pretrained, labels_of, save_pretrained
     from zoo.recipes import CONFIGS
 
-__all__ = ["CONFIGS", "create", "from_pretrained", "labels_of", "list_models", "save_pretrained"]
+__all__ = ["CONFIGS", "create", "from_pretrained", "labels_of", "list_models", "quantised", "save_pretrained"]
 __version__ = "0.1.0"
 
 

@@ -23,6 +23,7 @@ import sys
 import traceback
 
 from zoo.errors import INTERNAL, INTERRUPTED, ConfigError, UserError
+from zoo.models.quantised import WEIGHTS
 
 MODEL = "a run's folder, a Hugging Face one, or hf:ID"
 
@@ -155,6 +156,10 @@ def main(argv: list[str]) -> int:
         verbs.choices[name].add_argument(
             "--adapter", default="", help="a folder of peft's, or hf:ID: adapters to be merged into MODEL"
         )
+        if name != "export":
+            verbs.choices[name].add_argument(
+                "--weights", choices=tuple(WEIGHTS), default="", help="whole numbers in less room (float32)"
+            )
 
     try:
         options = parser.parse_args(argv)

@@ -52,7 +52,7 @@ class Linear(nn.Module):
     """A matmul written as its equation: `Linear("BTD,DHK->BTHK", dims)` maps D to heads.
 
     The input's letters are those kept, then those summed; the kernel's are those summed, then the new
-    ones. The bias has the new ones. Weights are cast to the input's dtype.
+    ones. The bias has the new ones. Weights are cast to the input's dtype; whole numbers have scales beside.
     """
 
     equation: str
@@ -64,7 +64,10 @@ class Linear(nn.Module):
     def __call__(self, x):
         kept, summed, new = parse(self.equation)
         w = parameter(self, "w", summed + new, self.dims, normal(self.std), contracted=len(summed))
-        y = matmul(x, w.astype(x.dtype), len(summed))
+        if self.has_variable("params", "w_scale"):  # whole numbers (zoo/models/quantised.py)
+            y = scaled_matmul(x, w, self.get_variable("params", "w_scale"), len(summed))
+        else:
+            y = matmul(x, w.astype(x.dtype), len(summed))
         if self.bias:
             y += parameter(self, "b", new, self.dims, constant(0.0)).astype(x.dtype)
         return constrain(y, kept + new)
@@ -92,6 +95,18 @@ def matmul(x, w, summed: int):
     return (x.reshape(-1, width) @ w.reshape(width, -1)).reshape(*kept, *new)
 
 
+def scaled_matmul(x, w, scale, summed: int):
+    """`matmul` with whole numbers `w`; `scale` [G, *new] multiplies each of G equal parts of what is summed.
+
+    One scale of a whole column waits until the column's sum is there: whole numbers up to 127 are exact in
+    bfloat16, their products with a scale are not.
+    """
+    if len(scale) == 1:
+        return (matmul(x, w.astype(x.dtype), summed) * scale[0]).astype(x.dtype)
+    parts = w.reshape(len(scale), -1, *scale.shape[1:]).astype(scale.dtype) * scale[:, None]
+    return matmul(x, parts.astype(x.dtype).reshape(w.shape), summed)
+
+
 class Embed(nn.Module):
     """A table of learned vectors, looked up by row; `rows` is the letter that counts them, `width` that
     of the vectors."""
@@ -104,8 +119,15 @@ class Embed(nn.Module):
     def setup(self):
         self.table = parameter(self, "table", self.rows + self.width, self.dims, self.init_values)
 
+    def scale(self):
+        """Of each row, where the table holds whole numbers (zoo/models/quantised.py); else None."""
+        return self.get_variable("params", "table_scale")
+
     def __call__(self, ids_BT, dtype):
-        return lookup(self.table, ids_BT, self.rows).astype(dtype)
+        x_BTD, scale_V = lookup(self.table, ids_BT, self.rows), self.scale()
+        if scale_V is not None:
+            x_BTD = x_BTD * jnp.take(scale_V, ids_BT, mode="clip")[..., None]
+        return x_BTD.astype(dtype)
 
     def attend(self, x, vocab_size: int, bias_V=None, cap: float = 0.0):
         """Logits of every row as the next token, [..., D] -> [..., V], in at least float32: an output
@@ -118,6 +140,8 @@ class Embed(nn.Module):
         x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
         table_VD = constrain(self.table.astype(x.dtype), self.rows + ".")
         logits_BV = against_rows(x_BD, table_VD, dtype)
+        if (scale_V := self.scale()) is not None:
+            logits_BV *= scale_V
         if bias_V is not None:
             logits_BV += bias_V.astype(dtype)
         logits_BV = soft_cap(logits_BV, cap)

@@ -243,6 +243,12 @@ def shardings(spec_tree, mesh: Mesh):
     return jax.tree_util.tree_map_with_path(place, spec_tree)
 
 
+def shardings_like(x, spec_tree):
+    """The same on the mesh that the array `x` lies on; None where it lies on none."""
+    mesh = getattr(getattr(x, "sharding", None), "mesh", None)
+    return shardings(spec_tree, mesh) if mesh is not None else None
+
+
 def constrain(x, letters: str):
     """Pins an activation to the table's placement on the mesh in force; nothing without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

@@ -28,7 +28,8 @@ def apart(model, params):
     is_one_cpu &= len({device for x in leaves.values() for device in _devices(x)}) <= 1
     if not is_one_cpu or not any(spec.letters.startswith("N") for spec in specs.values()):
         return model, params
-    unrolled = dataclasses.replace(models.create(_unrolled(model.config)), lora=model.lora)
+    module = models.create(_unrolled(model.config)).module
+    unrolled = dataclasses.replace(model, config=_unrolled(model.config), module=module)
     split = {name: _split(x) if specs[name].letters.startswith("N") else x for name, x in leaves.items()}
     return unrolled, nested(split)
 

@@ -14,6 +14,7 @@ from zoo.data.examples import labels
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
 from zoo.metrics import require
+from zoo.models.quantised import bits_of, quantised
 from zoo.pretrained import from_pretrained, names_of, recipe_of
 from zoo.pretrained.adapter import with_adapter
 from zoo.pretrained.hub import local
@@ -32,13 +33,14 @@ def evaluate(
     batch_size: int = 0,
     columns: Sequence[str] = (),
     adapter: str | os.PathLike = "",
+    weights: str = "",
 ) -> dict[str, float]:
     """The task's metrics of a run on a labelled `file` (for language models, a text), or without one on all
     of `part` ("train", "valid" or "test") of its data, or of the same part of the data in `path`.
 
     `batch_size` replaces the run's; of parallel streams it is their number, and 1 reads the text as one.
     `columns` replace the run's too, for a file whose columns have other names: text=review label=stars.
-    `adapter` is a folder of peft's, merged into the model.
+    `adapter` is a folder of peft's, merged into the model; `weights` are "int8", "int4" or float32.
     Raises DataError where a file has a label that the run does not know, or where the data makes another
     vocabulary than the run has, or lacks the part.
     """
@@ -49,7 +51,7 @@ def evaluate(
     cfg = dataclasses.replace(cfg, batch_size=batch_size or cfg.batch_size)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if file:
-        model, params, tokenizer = from_pretrained(folder, mesh, adapter=adapter)
+        model, params, tokenizer = from_pretrained(folder, mesh, adapter=adapter, weights=weights)
         dataset = data.load_file(cfg, file, tokenizer, names_of(folder))
     elif not is_run(local(folder)):
         raise ConfigError(f"{folder}: a published model has no data of its own; give a labelled file")
@@ -60,6 +62,8 @@ def evaluate(
         params = load_params(folder, model, mesh, dataset.tokenizer)
         if adapter:
             params = with_adapter(local(adapter), model, params)
+        if weights:
+            model, params = quantised(model, params, bits_of(weights))
     for module, extra in getattr(recipe.task, "needs", ()):
         require(module, extra=extra)
     parts = TrainStep(model, recipe.task, optax.identity(), carried_rows=dataset.carried_rows)

@@ -91,15 +91,16 @@ def is_unicode(text: str) -> bool:
 
 
 def predict_records(
-    folder: str | os.PathLike, records: Sequence[Record], adapter: str | os.PathLike = ""
+    folder: str | os.PathLike, records: Sequence[Record], adapter: str | os.PathLike = "", weights: str = ""
 ) -> list[dict]:
-    """The same of records, whose places in a file errors name; with the adapters of a folder of peft's."""
+    """The same of records, whose places in a file errors name; with the adapters of a folder of peft's and
+    weights as from_pretrained has them."""
     kind, recipe = kind_of(folder), recipe_of(folder)
     if not records:
         return []
     names = names_of(folder)
     check_inputs(records, names["inputs"])
-    model, params, tokenizer = from_pretrained(folder, adapter=adapter)
+    model, params, tokenizer = from_pretrained(folder, adapter=adapter, weights=weights)
     if kind == "pairs":
         found = translate(
             *(model, params, tokenizer, [str(record.fields["source"]) for record in records]),

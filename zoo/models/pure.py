@@ -27,6 +27,7 @@ from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError
 from zoo.layers import Linear
 from zoo.models import lora as low_rank
+from zoo.models import quantised as whole_numbers
 
 INPUTS = (
     *("tokens", "positions", "segments", "lengths", "token_types"),
@@ -60,21 +61,29 @@ class Model:
     module: nn.Module
     lora: low_rank.LoRA | None = None
     """Adapters beside some of its matmuls (zoo/models/lora.py); None: there are none."""
+    bits: int = 0
+    """Of its weights where they are whole numbers, 8 or 4 (zoo/models/quantised.py); 0: they are float32."""
+
+    def __post_init__(self):
+        whole_numbers.check(self)
 
     def init(self, key) -> dict:
         """Random parameters: a nested dict of float32 arrays."""
+        whole_numbers.refuse(self, "drawn at random")
         return _unboxed(self, key)
 
     @functools.cache  # noqa: B019 -- models are few and small: no arrays in them
     def abstract(self) -> dict:
         """The parameters' letters, shapes and dtypes, without any array."""
         specs = sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
+        if self.bits:
+            return nested(whole_numbers.quantised_specs(named_leaves(specs), self.kernels(), self.bits))
         return nested(named_leaves(specs) | self._adapter_specs()) if self.lora else specs
 
     @property
     def base(self) -> "Model":
-        """The model without its adapters."""
-        return dataclasses.replace(self, lora=None)
+        """The model of float32 parameters without adapters."""
+        return dataclasses.replace(self, lora=None, bits=0)
 
     @functools.cache  # noqa: B019 -- as for abstract()
     def kernels(self) -> dict:
@@ -106,8 +115,9 @@ class Model:
         return self.module.init(key, inputs, method=features_and_readout)["params"]
 
     def num_params(self) -> int:
-        """Parameters as papers count them: tied arrays once, padding not at all."""
-        return sum(spec.size for spec in jax.tree.leaves(self.abstract()))
+        """Parameters as papers count them: tied arrays once, padding and scales not at all."""
+        specs = named_leaves(self.abstract())
+        return sum(spec.size for name, spec in specs.items() if not whole_numbers.is_scale(name))
 
     def features(self, params, inputs, *, state=None, train: bool = False, rngs=None):
         """(x_BTD, state): the final features and, where a state came in, its successor.
@@ -115,6 +125,8 @@ class Model:
         `train=True` switches dropout on and needs `rngs={"dropout": key}`.
         Raises ValueError where a row is longer than the model.
         """
+        if train:
+            whole_numbers.refuse(self, "trained")
         if train and "dropout" not in (rngs or {}):
             raise ValueError('train=True needs rngs={"dropout": key}')
         if self.config.dtype == "float64" and not jax.config.read("jax_enable_x64"):

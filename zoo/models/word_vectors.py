@@ -22,7 +22,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from zoo.errors import ConfigError
-from zoo.layers import Embed, constant, lookup, parameter, uniform
+from zoo.layers import Embed, constant, parameter, uniform
 from zoo.models.pure import FlopsPerToken
 
 
@@ -110,7 +110,7 @@ class WordVectors(nn.Module):
 
     def _scores_of(self, x, rows_BC):
         dtype = jnp.promote_types(x.dtype, jnp.float32)
-        c_BCD = lookup(self.contexts.table, rows_BC, "V").astype(x.dtype)
+        c_BCD = self.contexts(rows_BC, x.dtype)
         x_BTD = x.reshape(len(x), -1, x.shape[-1])
         scores_BTC = jnp.einsum("BTD,BCD->BTC", x_BTD, c_BCD, preferred_element_type=dtype)
         if self.config.bias:

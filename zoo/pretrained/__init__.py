@@ -28,6 +28,7 @@ from zoo.data import load_tokenizer
 from zoo.data.examples import labels as names
 from zoo.data.tokenizers.published import read_template
 from zoo.errors import CheckpointError, ConfigError, nearest
+from zoo.models.quantised import bits_of, quantised, refuse
 from zoo.pretrained import huggingface
 from zoo.pretrained.adapter import FILE as ADAPTER_FILE
 from zoo.pretrained.adapter import with_adapter
@@ -40,14 +41,21 @@ from zoo.run import recipe_of as run_recipe
 FORMATS = ("hf",)
 
 
-def from_pretrained(name: str | os.PathLike, mesh=None, *, adapter: str | os.PathLike = ""):
+def from_pretrained(
+    name: str | os.PathLike, mesh=None, *, adapter: str | os.PathLike = "", weights: str = ""
+):
     """(model, params, tokenizer) of a run's folder, of one as Hugging Face publishes them, or of `hf:ID` on
     the hub; on `mesh`, or without one on this process's first device. `adapter` is a folder of peft's, or
-    `hf:ID` too, whose adapters are merged into the parameters.
+    `hf:ID` too, whose adapters are merged into the parameters. `weights` are those of inference, "int8" or
+    "int4" (zoo/models/quantised.py); float32 unless they are given.
 
     Of a run, the newest intact checkpoint, its average where the run kept one. The tokenizer is None where a
     published folder holds none. Raises CheckpointError where the folder is neither, or is damaged.
     """
+    if weights:
+        bits = bits_of(weights)
+        model, params, tokenizer = from_pretrained(name, mesh, adapter=adapter)
+        return *quantised(model, params, bits), tokenizer
     if adapter:
         model, params, tokenizer = from_pretrained(name, mesh)
         return model, with_adapter(local(adapter), model, params), tokenizer
@@ -77,9 +85,10 @@ def save_pretrained(
 
     `labels` are the names of a classifier's classes or a tagger's tags, in order; `chat_template` is how the
     model wants dialogues written, where its tokenizer does not say so; a shard has at most `max_shard_size`
-    bytes. Raises ConfigError for a model that the format has no class for, StorageError where the folder is
-    there already and not empty.
+    bytes. Raises ConfigError for a model that the format has no class for, or of quantised weights,
+    StorageError where the folder is there already and not empty.
     """
+    refuse(model, "written")
     if format not in FORMATS:
         raise ConfigError(f"format={format!r} is none of {', '.join(FORMATS)}{nearest(format, FORMATS)}")
     settings = {"labels": labels, "problem_type": problem_type, "max_shard_size": max_shard_size}
@@ -126,9 +135,9 @@ def config_of(folder: Path):
     return run_recipe(folder).model if is_run(folder) else huggingface.described(folder).config
 
 
-def with_tokenizer(name: str | os.PathLike, adapter: str | os.PathLike = ""):
+def with_tokenizer(name: str | os.PathLike, adapter: str | os.PathLike = "", weights: str = ""):
     """`from_pretrained` for whoever reads or writes text: CheckpointError where there is no tokenizer."""
-    model, params, tokenizer = from_pretrained(name, adapter=adapter)
+    model, params, tokenizer = from_pretrained(name, adapter=adapter, weights=weights)
     if tokenizer is None:
         raise CheckpointError(f"{name} holds no tokenizer, so that it reads no text; add its vocabulary")
     return model, params, tokenizer

@@ -36,7 +36,7 @@ def chat(options) -> dict:
             f"{options.model} has no chat template, which models have that were fine-tuned on dialogues; "
             "give one with --template, or fine-tune it: train.py llama_chat --init FOLDER"
         )
-    model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params, tokenizer = with_tokenizer(options.model, options.adapter, options.weights)
     model, params = apart(model, params)
     stop = Stop(tuple(options.stop), tokenizer) if options.stop else None
     started, turns, written = time.monotonic(), 0, 0

@@ -29,7 +29,7 @@ def embed(options) -> dict:
     if options.out and suffix not in WRITTEN:
         raise ConfigError(f"--out={options.out}: the name ends in none of {', '.join(WRITTEN)}")
     texts = texts_of(options.file, options.column)
-    model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params, tokenizer = with_tokenizer(options.model, options.adapter, options.weights)
     wrap, max_length = reading(options.model, model, tokenizer)
     started = time.monotonic()
     found_NE = embeddings_of(

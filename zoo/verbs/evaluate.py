@@ -13,7 +13,7 @@ def report(options) -> dict:
         if options.file and (value := getattr(options, option)):
             raise ConfigError(f"a file ({options.file}) and --{option}={value}: give one of them")
     settings = {"path": options.data, "part": options.part or "valid", "batch_size": options.batch_size}
-    settings["adapter"] = options.adapter
+    settings |= {"adapter": options.adapter, "weights": options.weights}
     found = evaluate(options.model, file=options.file, columns=options.columns, **settings)
     for name, value in found.items():
         print(f"{name:24} {value}")

@@ -9,7 +9,7 @@ def show(options) -> dict:
     """Prints for each [MASK] its likeliest words with their probabilities."""
     if options.count < 1:
         raise ConfigError(f"--count={options.count} must be at least 1")
-    model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params, tokenizer = with_tokenizer(options.model, options.adapter, options.weights)
     blanks = fill(model, params, tokenizer, options.text, count=options.count)
     for number, words in enumerate(blanks, 1):
         if len(blanks) > 1:

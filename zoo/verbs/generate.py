@@ -44,7 +44,7 @@ def write(options) -> dict:
     if options.draft:
         refuse(options, ["stream"], "cannot be together with --draft, which writes all at once")
     sampling = sampling_of(options)
-    model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params, tokenizer = with_tokenizer(options.model, options.adapter, options.weights)
     model, params = apart(model, params)
     prompts = [options.prompt] if options.prompt != "-" else read_lines()
     started = time.monotonic()

@@ -26,7 +26,7 @@ def predict(options) -> dict:
         records = read_inputs(Path(options.file), kind, columns)
     if not records:
         raise DataError(f"{options.file}: has no example; give a file with some")
-    found = predict_records(options.model, records, options.adapter)
+    found = predict_records(options.model, records, options.adapter, options.weights)
     for answer in found:
         print(json.dumps(answer, ensure_ascii=False))
     return {"model": options.model, "file": options.file, "examples": len(found)}

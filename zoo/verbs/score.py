@@ -16,7 +16,7 @@ from zoo.pretrained import with_tokenizer
 def score(options) -> dict:
     """Prints nats, tokens and the text of each line; perplexity is per token over all lines. Of a model that
     reads both ways these are pseudo-log-likelihoods, each token given all others of its line."""
-    model, params, tokenizer = with_tokenizer(options.model, options.adapter)
+    model, params, tokenizer = with_tokenizer(options.model, options.adapter, options.weights)
     lines = [line for line in read_text(Path(options.file)).split("\n") if line.strip()]
     if not lines:
         raise ConfigError(f"{options.file}: has no line to score")
