@@ -72,7 +72,7 @@ def check(model) -> None:
         raise ConfigError(f"bits={model.bits} is none of {', '.join(map(str, INTEGERS))}; 0 is float32")
     if model.bits and model.lora:
         raise ConfigError(
-            f"bits={model.bits}: adapters stand beside float32 weights; merge them first, model.merged(params)"
+            f"bits={model.bits}: adapters stand beside float32 weights; merge them first (model.merged)"
         )
 
 
