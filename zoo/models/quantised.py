@@ -127,6 +127,5 @@ def _whole_numbers(x, shape: tuple[int, ...], axis: int, dtype):
     """
     parts = x.astype(jnp.float32).reshape(*shape[:axis], -1, *shape[axis:])
     scale = jnp.abs(parts).max(axis) / jnp.iinfo(dtype).max
-    scale = jnp.where(scale < jnp.finfo(scale.dtype).tiny, 0.0, scale)
     q = jnp.round(parts / jnp.expand_dims(jnp.where(scale == 0, 1.0, scale), axis))
     return q.astype(dtype).reshape(x.shape), scale
