@@ -21,15 +21,15 @@ def apart(model, params):
 
     `params` are given up, like an argument that is donated: an array is deleted once its layers are out, so
     that no more than one is there twice. Elsewhere than on one CPU, and where no layers are stacked, both
-    stay as they are.
+    stay as they are; and where weights are whole numbers. Those become floats when a layer is taken out of
+    its stack, in place of the copy; apart, the compiler makes floats of all layers before the first token.
     """
     specs, leaves = named_leaves(model.abstract()), named_leaves(params)
     is_one_cpu = all(device.platform == "cpu" for x in leaves.values() for device in _devices(x))
     is_one_cpu &= len({device for x in leaves.values() for device in _devices(x)}) <= 1
-    if not is_one_cpu or not any(spec.letters.startswith("N") for spec in specs.values()):
+    if model.bits or not is_one_cpu or not any(spec.letters.startswith("N") for spec in specs.values()):
         return model, params
-    module = models.create(_unrolled(model.config)).module
-    unrolled = dataclasses.replace(model, config=_unrolled(model.config), module=module)
+    unrolled = dataclasses.replace(models.create(_unrolled(model.config)), lora=model.lora)
     split = {name: _split(x) if specs[name].letters.startswith("N") else x for name, x in leaves.items()}
     return unrolled, nested(split)
 

@@ -8,6 +8,9 @@ GROUP inputs of a channel (as in GPTQ, Frantar et al. 2022, arXiv 2210.17323), o
 width is no multiple of that. A vocabulary's table has a scale for each row, and 8 bits at either setting:
 what it says of a word is not averaged with anything. The cost in quality stands in benchmarks/README.md.
 
+What is saved is room. Every matmul makes floats of its kernel first: of one layer's at a time where layers
+are stacked, and of a table whole.
+
 Of any model, and no model knows: a Linear that finds "w_scale" among its parameters, or an Embed that finds
 "table_scale", multiplies with it. All else stays float32: norms, biases, tables of positions, and the
 kernels of recurrences and convolutions, which are no Linear.
@@ -35,9 +38,9 @@ def quantised(model, params, bits: int = 8):
     """(model, params) that compute nearly the same with weights of `bits`, 8 or 4.
 
     `params` are given up, like an argument that is donated: an array is deleted once its whole numbers are
-    there, so that no more than one is there twice. Every array stays on the devices that it was on. Layers
-    are taken apart (zoo/inference/apart.py) after this, not before. Raises ConfigError for other bits, for
-    adapters that are not merged and for what is quantised already.
+    there, so that no more than one is there twice. Every array stays on the devices that it was on. Raises
+    ConfigError for other bits, for adapters that are not merged, for layers that stand apart
+    (zoo/inference/apart.py) and for what is quantised already.
     """
     if model.bits:
         raise ConfigError(
@@ -48,7 +51,9 @@ def quantised(model, params, bits: int = 8):
     kept = {name for name in specs if not is_scale(name)}
     if leaves.keys() != kept:
         strange = min(leaves.keys() ^ kept)
-        raise ConfigError(f"params: {strange} is not as the model has it; quantise before layers stand apart")
+        raise ConfigError(
+            f"params: {strange} is not as the model has it; quantise before layers are taken apart"
+        )
     for name in sorted(kept):
         if (scale := f"{name}_scale") in specs:
             leaves |= _rounded(leaves[name], {name: specs[name], scale: specs[scale]})
