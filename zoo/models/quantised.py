@@ -96,7 +96,6 @@ def quantised_specs(specs: dict[str, ParamSpec], kernels: dict[str, ParamSpec], 
         cut = n + w.contracted
         width = math.prod(w.shape[n:cut])
         parts = width // GROUP if bits == 4 and width % GROUP == 0 else 1
-
         found[f"{name}/w"] = dataclasses.replace(w, dtype=INTEGERS[bits])
         found[f"{name}/w_scale"] = ParamSpec(
             w.letters[:n] + "." + w.letters[cut:],
