@@ -147,7 +147,7 @@ def test_ten_steps_of_training_adapters_follow_pefts(case):
 @pytest.mark.parity
 @each_case
 def test_the_golden_numbers_are_what_peft_finds_today(case):
-    """But for Llama's angles, which transformers computes in float32 always: their rounding is a machine's."""
+    """But for Llama's angles, always of float32 in transformers, whose rounding is a machine's."""
     pytest.importorskip("peft")
     found = goldens.results(case)
     assert found.keys() == golden(case).keys()
