@@ -61,6 +61,27 @@ MARKING = """\
 {%- if add_generation_prompt -%}{{ '<|im_start|>assistant\\n' }}{%- endif -%}
 """
 
+# Phi-3's: the end of text stands behind the last turn of all.
+ENDING = """\
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- else %}{{- '<|end|>' }}{%- endif %}
+"""
+
+# Qwen 3's, whole: the last answer has thoughts, if only empty ones.
+LAST_THINKING = """\
+{%- for message in messages %}
+    {%- set content = message.content %}
+    {%- if message.role == 'assistant' and '</think>' in content %}
+        {%- set content = content.split('</think>')[-1].lstrip('\\n') %}
+    {%- endif %}
+    {%- set thought = '<think>\\n\\n</think>\\n\\n' if message.role == 'assistant' and loop.last else '' %}
+    {{- '<|im_start|>' + message.role + '\\n' + thought + content + '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{- '<|im_start|>assistant\\n' }}{%- endif %}
+"""
+
 TEMPLATES = {
     "chatml": CHATML,
     "trimming": TRIMMING,
@@ -72,6 +93,10 @@ TEMPLATES = {
 # What a template from somewhere may try, and what a user then reads.
 HOSTILE = {
     "loop": ("{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", "more time"),
+    "system's time": (
+        "{% for i in range(90000) %}{% set x = 'x' * (200000000 + i) %}{% endfor %}",
+        "more time",
+    ),
     "doubling": (
         "{% set ns = namespace(s='x') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}",
         "memory",
@@ -79,6 +104,7 @@ HOSTILE = {
     "objects": ("{{ ().__class__.__base__.__subclasses__() }}", "no template may"),
     "globals": ("{{ raise_exception.__globals__['sys'] }}", "no template may"),
     "change": ("{{ messages.append(1) }}", "no template may"),
+    "colours": ("{{ raise_exception('\x1b[31mred\nline' ~ 'z' * 3000) }}", "refuses it: [31mred line"),
     "include": ("{% include '/etc/passwd' %}", "fails"),
     "itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", "calls itself"),
     "syntax": ("{% for %}", "cannot be read (line 1"),

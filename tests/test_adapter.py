@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 import zoo
 from zoo.__main__ import main
 from zoo.checkpoint import named_leaves, nested
-from zoo.errors import ConfigError
+from zoo.errors import CheckpointError, ConfigError
 from zoo.models.decoder_config import DecoderConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.lora import LoRA, with_lora
@@ -302,3 +302,36 @@ def test_folders_that_are_the_wrong_ones_are_said_to_be(argv, code, said, folder
     put(folders / "lora_only", SETTINGS, GOOD)
     assert main(list(argv)) == code
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("ties", [None, False, True])
+def test_words_that_are_trained_at_one_end_of_a_tied_model_are_refused(ties, tmp_path):
+    """peft gives the lower end a table of its own, unless it is told that both are one."""
+    model = zoo.create(LLAMA)
+    params = base_of(model, random_params(LLAMA))
+    table = np.random.default_rng(5).normal(size=(LLAMA.vocab_size, LLAMA.d_model)).astype(np.float32)
+    tensors = {"model.embed_tokens.weight": table} | ({"lm_head.weight": table} if ties else {})
+    settings = SETTINGS | {"modules_to_save": ["embed_tokens"], "ensure_weight_tying": ties}
+    folder = put(tmp_path / "a", settings, tensors)
+    if not ties:
+        with pytest.raises(CheckpointError, match="trained at the lower end alone"):
+            with_adapter(folder, model, params)
+        return
+    found = with_adapter(folder, model, params)["tokens"]["table"]
+    np.testing.assert_array_equal(np.asarray(found)[: LLAMA.vocab_size], table)
+    put(folder, settings, tensors | {"lm_head.weight": table + 1})
+    with pytest.raises(CheckpointError, match="differ, and should be one table"):
+        with_adapter(folder, model, base_of(model, random_params(LLAMA)))
+
+
+def test_adapters_for_another_base_or_beside_a_runs_own_are_noted(tmp_path, capsys):
+    written(tmp_path / "tiny", LLAMA, None), written(tmp_path / "other", LLAMA, None)
+    model, params = adapted(LLAMA)
+    settings, tensors = as_published(model, params)
+    folder = put(tmp_path / "a", settings | {"base_model_name_or_path": "somewhere/tiny"},
+                 {name.removeprefix(PREFIX): x for name, x in tensors.items()})  # fmt: skip
+    capsys.readouterr()
+    zoo.from_pretrained(tmp_path / "tiny", adapter=folder)
+    assert "made for" not in capsys.readouterr().err
+    zoo.from_pretrained(tmp_path / "other", adapter=folder)
+    assert "made for somewhere/tiny" in capsys.readouterr().err

@@ -130,6 +130,15 @@ def test_new_begins_anew_and_system_under_another(capsys, monkeypatch, folder):
     assert [m["content"] for m in messages[:2]] == ["Be kind.", "c"] and len(messages) == 3
 
 
+def test_a_system_that_a_template_refuses_can_be_taken_back(capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    strict = folder_of(tmp_path / "strict", STRICT)
+    typed_lines = iter(["/system Be.", "a", "/system", "b", "/quit"])
+    monkeypatch.setattr("builtins.input", lambda _: next(typed_lines))
+    _, found = result(capsys, "chat", strict, *SHORT)
+    assert [m["content"] for m in found["messages"] if m["role"] != "assistant"] == ["b"]
+
+
 def test_a_model_without_a_template_and_one_that_writes_no_texts_are_refused(
     capsys, monkeypatch, tmp_path, folder
 ):
@@ -194,6 +203,17 @@ def test_what_was_fine_tuned_on_dialogues_answers_them(capsys, monkeypatch, run)
     lines, found = result(capsys, "chat", run, "--temperature", "0", "--tokens", "20")
     assert lines == ["blue", "blue blue"]
     assert (run / "samples.txt").read_text().startswith("Say red\nred")
+
+
+def test_it_is_evaluated_when_the_file_of_its_template_is_gone(capsys, run):
+    want = result(capsys, "eval", run)[1]
+    template = run.parent / "t.jinja"
+    template.rename(run.parent / "gone.jinja")
+    try:
+        assert result(capsys, "eval", run)[1]["eval_loss"] == want["eval_loss"]
+        assert result(capsys, "eval", run, run.parent / "d.jsonl")[1]["eval_loss"] < 0.3
+    finally:
+        (run.parent / "gone.jinja").rename(template)
 
 
 def test_its_answers_are_evaluated_and_its_template_goes_with_it(capsys, monkeypatch, run, tmp_path):

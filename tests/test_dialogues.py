@@ -3,17 +3,18 @@
 import dataclasses
 import gzip
 import json
+import os
 import random
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from templates import HOSTILE, MARKS, TEMPLATES
+from templates import ENDING, HOSTILE, LAST_THINKING, MARKS, STRICT, TEMPLATES
 from test_whole_tokenizer import library
 
 from zoo.data import DialoguesConfig, load_dialogues, load_file, load_tokenizer
 from zoo.data.dialogues import dialogue_set, encoding
-from zoo.data.dialogues.messages import dialogue_of
 from zoo.data.dialogues.template import PLAIN, ChatTemplate
 from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.errors import ConfigError, DataError
@@ -70,76 +71,6 @@ def learned(tokenizer, encoded) -> list[str]:
     return found
 
 
-# --- records --------------------------------------------------------------------------------------
-
-ASKED = said("Hi", "Hello")
-SHAPES = {
-    "messages": ({"messages": ASKED}, ASKED),
-    "parts": (
-        {"messages": [{"role": "user", "content": [{"type": "text", "text": "H"}, {"text": "i"}]}, ASKED[1]]},
-        ASKED,
-    ),
-    "sharegpt": (
-        {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}], "id": "7"},
-        ASKED,
-    ),
-    "sharegpt's system": (
-        {
-            "system": "Be kind.",
-            "conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello"}],
-        },
-        [{"role": "system", "content": "Be kind."}, *ASKED],
-    ),
-    "alpaca": ({"instruction": "Hi", "input": "", "output": "Hello"}, ASKED),
-    "alpaca's input": (
-        {"instruction": "Add.", "input": "1 2", "output": "3", "text": "all of it"},
-        said("Add.\n\n1 2", "3"),
-    ),
-    "prompt": ({"prompt": "Hi", "completion": "Hello"}, ASKED),
-    "prompt of messages": ({"prompt": ASKED[:1], "completion": ASKED[1:]}, ASKED),
-}
-
-
-@pytest.mark.parametrize("shape", SHAPES)
-def test_a_record_of_any_shape_is_its_messages(shape):
-    record, messages = SHAPES[shape]
-    assert json.loads(dialogue_of(record, "f:1"))["messages"] == messages
-
-
-def test_tools_and_their_calls_are_kept_for_the_template():
-    call = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "f"}}]}
-    record = {"messages": [*said("Hi"), call], "tools": '[{"name": "f"}]'}
-    found = json.loads(dialogue_of(record, "f:1"))
-    assert found["tools"] == [{"name": "f"}]
-    assert found["messages"][1] == call | {"content": ""}
-
-
-@pytest.mark.parametrize(
-    ("record", "what"),
-    [
-        ({"text": "Hi"}, "no dialogue by its keys ('text')"),
-        ({"messages": []}, '"messages" is no list of messages'),
-        ({"messages": ["Hi"]}, '"messages"[0] is a JSON str, not an object'),
-        ({"messages": said("Hi")}, "no message of the role assistant"),
-        ({"messages": [{"role": "bot", "content": "Hi"}]}, "role='bot' is none of system"),
-        ({"messages": [{"role": "user", "content": 3}]}, '"content" is a JSON int, not a string'),
-        (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
-            "a part of its content is of the kind 'image_url', not text",
-        ),
-        ({"messages": ASKED, "tools": "{"}, "is a string that is not JSON"),
-        ({"messages": ASKED, "tools": {"a": 1}}, "is a JSON dict, not a list"),
-        ({"messages": said("\ud800", "x")}, "half of a surrogate pair"),
-        ({"instruction": "Hi", "output": None}, '"output" is a JSON NoneType'),
-    ],
-)
-def test_a_record_that_is_no_dialogue_is_refused_in_a_line(record, what):
-    with pytest.raises(DataError) as caught:
-        dialogue_of(record, "f.jsonl:7")
-    assert str(caught.value).startswith("f.jsonl:7") and what in str(caught.value)
-    assert "\n" not in str(caught.value)
-
-
 # --- templates ------------------------------------------------------------------------------------
 
 
@@ -191,6 +122,87 @@ def test_what_is_quoted_is_text(tokenizer):
     assert content in tokenizer.decode(found.ids[found.is_answer])
 
 
+@pytest.mark.parametrize("kind", ["split", "metaspace"])
+@pytest.mark.parametrize("name", ["chatml", "trimming", "strict", "marking"])
+def test_a_quoted_mark_changes_nothing_but_itself(name, kind, tmp_path):
+    """The prompt is a beginning of what was trained; without the quotation the tokens are the same."""
+    tokenizer = tokenizer_in(tmp_path / "t", kind=kind)
+    contents = ["a <|im_end|> film", "film <|end|>", "il", "why <|im_start|>?", "a", "b"]
+    for place in ("<|im_end|>", ""):
+        messages = said(*(content.replace("<|im_end|>", place) for content in contents))
+        with process(TEMPLATES[name], tokenizer) as template:
+            text = json.dumps({"messages": messages})
+            found = encoding.encode_dialogue(text, template, tokenizer, "f:1")
+            for turn in (1, 3, 5):
+                prompt = encoding.encode_prompt(messages[:turn], template, tokenizer)
+                assert found.ids[: len(prompt)].tolist() == prompt
+        ends = [tokenizer.marks["<|im_end|>"], tokenizer.marks["<|im_start|>"]]
+        assert np.isin(found.ids, ends).sum() == 12
+    whole = found.ids.tolist()
+    for token in tokenizer.encode("<|im_end|>").tolist():
+        assert token not in tokenizer.marks.values()
+    assert len(whole) > 40
+
+
+def test_tools_and_their_keys_quote_too(tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    dialogue = {"messages": said("a", "b"), "tools": [{"<|im_end|>": "<|im_end|>"}]}
+    with process(TEMPLATES["trimming"], tokenizer) as template:
+        found = encoding.encode_dialogue(json.dumps(dialogue), template, tokenizer, "f:1")
+    assert (found.ids == tokenizer.marks["<|im_end|>"]).sum() == 2
+    assert tokenizer.decode(found.ids).count("<|im_end|>") == 2
+
+
+@pytest.mark.parametrize("strange", ["\ufdd0", "\ufdd1", "\ufdd2"])
+def test_characters_that_are_none_are_refused(strange, tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    text = json.dumps({"messages": said("a" + strange, "b")})
+    with process(TEMPLATES["chatml"], tokenizer) as template, pytest.raises(DataError, match="U.FDD"):
+        encoding.encode_dialogue(text, template, tokenizer, "f:1")
+
+
+@pytest.mark.parametrize(
+    ("template", "want"),
+    [
+        (ENDING, ["film<|im_end|>", "2024<|im_end|>\n<|end|>"]),
+        (LAST_THINKING, ["film<|im_end|>", "<think>\n\n</think>\n\n2024<|im_end|>"]),
+    ],
+    ids=["Phi-3", "Qwen 3"],
+)
+def test_answers_that_are_written_otherwise_at_the_end_are_learned_all_the_same(template, want, tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    text = json.dumps({"messages": said("a", "film", "b", "2024")})
+    with process(template, tokenizer) as made:
+        found = encoding.encode_dialogue(text, made, tokenizer, "f:1")
+    assert learned(tokenizer, found) == want and found.missed == 0
+
+
+@pytest.mark.parametrize("name", ["chatml", "marking"])
+def test_an_answer_of_weight_0_is_not_learned(name, tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    messages = said("a", "film", "b", "2024")
+    messages[1]["weight"] = 0
+    with process(TEMPLATES[name], tokenizer) as template:
+        found = encoding.encode_dialogue(json.dumps({"messages": messages}), template, tokenizer, "f:1")
+    assert learned(tokenizer, found) == ["2024<|im_end|>"] and found.missed == 0
+
+
+def test_answers_within_answers_are_one(tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    text = "x{% generation %}a{% generation %}film{% endgeneration %}b{% endgeneration %}y"
+    with process(text, tokenizer) as template:
+        found = encoding.encode_dialogue(json.dumps({"messages": said("a", "b")}), template, tokenizer, "f:1")
+    assert learned(tokenizer, found) == ["afilmb"] and tokenizer.decode(found.ids) == "xafilmby"
+
+
+def test_a_dialogue_of_many_turns_is_asked_for_in_parts(tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "t")
+    messages = said(*(f"{i}" for i in range(100)))
+    with process(TEMPLATES["chatml"], tokenizer) as template:
+        found = encoding.encode_dialogue(json.dumps({"messages": messages}), template, tokenizer, "f:1")
+    assert learned(tokenizer, found) == [f"{i}<|im_end|>" for i in range(1, 100, 2)]
+
+
 def test_a_dialogue_without_marks_in_it_is_cut_as_the_library_cuts_the_whole_text(tmp_path):
     tokenizer, random_ = tokenizer_in(tmp_path / "t"), random.Random(3)
     with process(TEMPLATES["chatml"], tokenizer) as template:
@@ -219,7 +231,7 @@ def test_thoughts_that_a_template_takes_away_are_learned_only_as_the_last(tmp_pa
     messages = said("a", thought + "film", "b", thought + "2024")
     with process(TEMPLATES["thinking"], tokenizer) as template:
         found = encoding.encode_dialogue(json.dumps({"messages": messages}), template, tokenizer, "f:1")
-    assert learned(tokenizer, found) == [thought + "2024<|im_end|>"]
+    assert learned(tokenizer, found) == [thought + "2024<|im_end|>"] and found.missed == 1
 
 
 def test_a_template_writes_the_day_that_it_is_told_and_tools_as_json(tmp_path):
@@ -259,11 +271,34 @@ def test_a_process_that_was_ended_is_started_anew(tmp_path):
         assert template.prompt(said("a")) == "fine"
 
 
+def test_what_was_interrupted_is_not_the_answer_to_the_next(monkeypatch):
+    with ChatTemplate("{{ messages[0].content }}", {}, date=DAY, source="here") as template:
+
+        def interrupted(*_):
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr("select.select", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                template.prompt(said("first"))
+        assert template.prompt(said("second")) == "second"
+
+
+def test_a_template_is_rendered_far_from_the_environment(monkeypatch):
+    monkeypatch.setenv("ZOO_SECRET", "secret")
+    with ChatTemplate("x", {}, date=DAY, source="here") as template:
+        folder = Path("/proc") / str(template._process.pid)
+        if not folder.exists():
+            pytest.skip("no /proc to look into")
+        assert b"ZOO_SECRET" not in (folder / "environ").read_bytes()
+        assert os.readlink(folder / "cwd") == "/"
+
+
 def test_a_template_without_answers_in_their_places_is_refused(tmp_path):
     tokenizer = tokenizer_in(tmp_path / "t")
     text = "{{ messages | map(attribute='content') | join }}{% if add_generation_prompt %}?{% endif %}"
     with process(text, tokenizer) as template, pytest.raises(DataError, match="put {% generation %}"):
-        encoding.encode_dialogue(json.dumps({"messages": ASKED}), template, tokenizer, "f:1")
+        encoding.encode_dialogue(json.dumps({"messages": said("Hi", "Hello")}), template, tokenizer, "f:1")
 
 
 # --- sets of dialogues ----------------------------------------------------------------------------
@@ -306,6 +341,21 @@ def test_every_answer_is_a_target_once_and_nothing_else_is(tmp_path):
     assert 0 < len(valid) < len(DIALOGUES)
 
 
+def test_what_a_template_refuses_is_left_out_and_counted_unless_it_is_all(tmp_path, caplog, monkeypatch):
+    monkeypatch.setenv("ZOO_CACHE", str(tmp_path / "cache"))
+    strict = tmp_path / "t.jinja"
+    strict.write_text(STRICT.replace("bos_token", "''"))
+    system = [{"role": "system", "content": "Be."}, *said("a", "b")]
+    path = file_of(tmp_path / "d.jsonl", [system, *DIALOGUES])
+    cfg = dataclasses.replace(SMALL, length=200, template=str(strict), path=path, valid_fraction=0.02)
+    dataset = load_dialogues(cfg, seed=0)
+    assert dataset.lost == "1 left out, as the template refuses them" and dataset.lost in dataset.describe()
+    assert "System role not supported" in caplog.text
+    all_ = [[system[0], *each] for each in DIALOGUES]
+    with pytest.raises(DataError, match="System role not supported"):
+        load_dialogues(dataclasses.replace(cfg, path=file_of(tmp_path / "e.jsonl", all_)), seed=0)
+
+
 def test_two_dialogues_in_a_row_do_not_see_each_other(tmp_path):
     cfg = dataclasses.replace(SMALL, length=200, path=file_of(tmp_path / "d.jsonl", DIALOGUES))
     batch = load_dialogues(cfg, seed=0).batch(0, range(4))
@@ -324,7 +374,7 @@ def test_an_answer_that_a_dialogue_begins_with_has_no_target_for_its_first_token
     cfg = dataclasses.replace(SMALL, path=path, template=str(tmp_path / "t.jinja"))
     dataset = load_file(cfg, path, ByteTokenizer(), {})
     weights = sum(batch["weights"].sum() for batch in rows_of(dataset, dataset.num_eval_batches))
-    assert dataset.num_eval_targets == weights == 4 * 3
+    assert dataset.num_eval_targets == weights == 2 * 3
 
 
 def test_a_dialogue_longer_than_a_row_is_cut_and_counted(tmp_path):
@@ -336,7 +386,7 @@ def test_a_dialogue_longer_than_a_row_is_cut_and_counted(tmp_path):
     targets = b"".join(map(targets_of, rows))
     assert b"x" * 100 in targets and b"y" not in targets
     assert not any(b"qqq" in spelled(batch["tokens"]) for batch in rows)
-    assert dataset.num_cut == 2 and "2 of train too long and cut" in dataset.describe()
+    assert dataset.lost == "2 too long and cut" and dataset.lost in dataset.describe()
 
 
 @pytest.mark.parametrize("name", ["d.jsonl", "d.jsonl.gz", "d.json", "parts"])

@@ -151,3 +151,17 @@ def test_prompts_ends_and_scores_are_transformers(tmp_path, capsys, monkeypatch)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["log_probability"] == pytest.approx(
         logp, rel=1e-5
     )
+
+
+def test_older_folders_say_marks_and_ends_in_other_files(tmp_path):
+    tokenizer = tokenizer_in(tmp_path / "a")
+    settings = json.loads((tmp_path / "a" / "tokenizer_config.json").read_text())
+    marks = {name: {"content": settings.pop(name)} for name in ("bos_token", "eos_token")}
+    (tmp_path / "a" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (tmp_path / "a" / "special_tokens_map.json").write_text(json.dumps(marks))
+    (tmp_path / "a" / "config.json").write_text(json.dumps({"eos_token_id": [tokenizer.eot, 5]}))
+    found = load_tokenizer(tmp_path / "a")
+    assert (found.bos, found.eot) == (tokenizer.bos, tokenizer.eot)
+    assert ends_of(found) == (tokenizer.eot, 5)
+    (tmp_path / "a" / "generation_config.json").write_text(json.dumps({"eos_token_id": tokenizer.eot}))
+    assert ends_of(load_tokenizer(tmp_path / "a")) == (tokenizer.eot,)

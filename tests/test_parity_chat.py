@@ -7,18 +7,20 @@ import random
 
 import numpy as np
 import pytest
-from templates import TEMPLATES
+from templates import ENDING, LAST_THINKING, TEMPLATES
 from test_chat import folder_of
 from test_dialogues import said, tokenizer_in
 
 import zoo
 from zoo.__main__ import main
 from zoo.data.dialogues.encoding import encode_dialogue, encode_prompt, variables_of
+from zoo.data.dialogues.messages import dialogue_of
 from zoo.data.dialogues.template import ChatTemplate
 from zoo.data.tokenizers.published import TEMPLATE
 
 pytestmark = pytest.mark.parity
-each_template = pytest.mark.parametrize("name", TEMPLATES)
+ALL = TEMPLATES | {"ending": ENDING, "last thinking": LAST_THINKING}
+each_template = pytest.mark.parametrize("name", ALL)
 ALPHABET = "film 2024,.\n\t\u00e9\u4e2d\u6587\U0001f600<|>_"
 
 
@@ -48,7 +50,7 @@ def dialogues(count: int):
 
 @each_template
 def test_the_tokens_of_dialogues_and_prompts_are_transformers(name, tmp_path, auto):
-    tokenizer, ours, theirs = both(auto, tmp_path / "t", TEMPLATES[name])
+    tokenizer, ours, theirs = both(auto, tmp_path / "t", ALL[name])
     with ours:
         for messages in dialogues(40):
             want = theirs.apply_chat_template(messages, return_dict=False)
@@ -58,13 +60,29 @@ def test_the_tokens_of_dialogues_and_prompts_are_transformers(name, tmp_path, au
             assert encode_prompt(messages[:-1], ours, tokenizer) == asked
 
 
-def test_tools_are_written_as_transformers_writes_them(tmp_path, auto):
-    _, ours, theirs = both(auto, tmp_path / "t", TEMPLATES["trimming"])
+CALLS = """\
+{%- if tools %}{{ tools | tojson }}{% endif %}
+{%- for message in messages %}
+    {{- '<|im_start|>' + message.role + '\\n' + (message.content or '') }}
+    {%- for call in message.tool_calls or [] %}{{ call.function | tojson(indent=1) }}{% endfor %}
+    {{- '<|im_end|>\\n' }}
+{%- endfor %}
+{%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}
+"""
+
+
+def test_tools_and_calls_of_a_record_are_written_as_transformers_writes_them(tmp_path, auto):
+    """In the order of their keys, whatever is null left out."""
+    tokenizer, ours, theirs = both(auto, tmp_path / "t", CALLS)
     tools = [{"type": "function", "function": {"name": "f", "description": "<\u4e2d> & 'x'"}}]
+    call = {"type": "function", "function": {"name": "f", "arguments": {"b": 1, "a": "x"}}}
+    messages = [*said("a"), {"role": "assistant", "tool_calls": [call]}]
+    messages += [{"role": "tool", "content": "1", "name": "f"}, {"role": "assistant", "content": "one"}]
+    nulls = [each | {"tool_calls": each.get("tool_calls"), "weight": None} for each in messages]
     with ours:
-        (text,), _ = ours.texts(said("a"), [(1, True)], tools)
-    want = theirs.apply_chat_template(said("a"), tools=tools, add_generation_prompt=True, tokenize=False)
-    assert text == want
+        text = dialogue_of({"messages": nulls, "tools": tools}, "f:1")
+        found = encode_dialogue(text, ours, tokenizer, "f:1")
+    assert found.ids.tolist() == theirs.apply_chat_template(messages, tools=tools, return_dict=False)
 
 
 @pytest.mark.parametrize("name", ["marking", "chatml"])

@@ -16,6 +16,7 @@
 Nothing here knows of JAX or of models; Grain, SentencePiece and tokenizers are imported where they are used.
 """
 
+import dataclasses
 import os
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ from zoo.data.masked.config import MaskedConfig
 from zoo.data.masked.masked_set import load_masked, load_masked_file
 from zoo.data.text import LAYOUTS, DataConfig, TextSet, load_text, load_text_file
 from zoo.data.tokenizers import TOKENIZERS, load_tokenizer
+from zoo.data.tokenizers.published import TEMPLATE
 from zoo.data.word_pairs import WordPairsConfig, load_word_pairs
 from zoo.errors import ConfigError
 
@@ -71,6 +73,14 @@ LOADERS: dict[type, Any] = {
 def load(cfg, seed: int, *, evaluate: str = "valid"):
     """The data set of a configuration; `evaluate` names the part that is evaluated."""
     return LOADERS[type(cfg)](cfg, seed, evaluate)
+
+
+def kept_in(folder: Path, cfg):
+    """A run's settings with what its folder keeps of them, whatever became of the rest: a chat template."""
+    path = folder / "tokenizer" / TEMPLATE
+    if isinstance(cfg, DialoguesConfig) and path.is_file():
+        return dataclasses.replace(cfg, template=str(path))
+    return cfg
 
 
 def load_file(cfg, path: str | os.PathLike, tokenizer, names):

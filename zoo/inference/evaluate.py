@@ -47,7 +47,7 @@ def evaluate(
     recipe = recipe_of(folder)
     if not 0 <= batch_size <= MOST_ROWS:
         raise ConfigError(f"batch_size={batch_size} must be 1 to {MOST_ROWS:,}; 0 takes the run's")
-    cfg = with_columns(recipe.data, columns)
+    cfg = data.kept_in(local(folder), with_columns(recipe.data, columns))
     cfg = dataclasses.replace(cfg, batch_size=batch_size or cfg.batch_size)
     mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
     if file:

@@ -19,6 +19,7 @@ torch_rnn.py, keras_rnn.py, vectors.py    other formats
 """
 
 import os
+import sys
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.models.quantised import bits_of, quantised, refuse
 from zoo.pretrained import huggingface
 from zoo.pretrained.adapter import FILE as ADAPTER_FILE
+from zoo.pretrained.adapter import described as described_adapter
 from zoo.pretrained.adapter import with_adapter
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import is_run, load_params
@@ -58,6 +60,8 @@ def from_pretrained(
         return *quantised(model, params, bits), tokenizer
     if adapter:
         model, params, tokenizer = from_pretrained(name, mesh)
+        if differing := other_base(local(adapter), name):
+            print(differing, file=sys.stderr)
         return model, with_adapter(local(adapter), model, params), tokenizer
     folder = local(name)
     mesh = mesh or sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
@@ -67,6 +71,18 @@ def from_pretrained(
     found = huggingface.described(folder)
     model, tokenizer = models.create(found.config), huggingface.tokenizer_of(found)
     return model, huggingface.load(found, model, mesh), tokenizer
+
+
+def other_base(adapter: Path, name: str | os.PathLike) -> str:
+    """A line where adapters say that they are for a model of another name, or are given beside a run's own;
+    their shapes may fit all the same."""
+    base, folder = described_adapter(adapter).base, local(name)
+    if is_run(folder) and run_recipe(folder).lora.rank:
+        return f"{adapter}: added to {name}, whose own adapters are merged already"
+    ours, theirs = (Path(str(each).rstrip("/")).name for each in (name, base))
+    return f"{adapter}: made for {base}, by its {ADAPTER_FILE}; {name} has another name" * (
+        bool(base) and ours != theirs
+    )
 
 
 def save_pretrained(

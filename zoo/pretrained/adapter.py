@@ -37,13 +37,15 @@ WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"
 
 READ = {"r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "base_model_name_or_path"}
+READ |= {"ensure_weight_tying"}
 # What changes no number: how adapters were trained, and which layers have them, which tensors' names say.
 WITHOUT_EFFECT = {"auto_mapping", "inference_mode", "peft_version", "revision", "task_type", "lora_dropout"}
 WITHOUT_EFFECT |= {"target_modules", "exclude_modules", "layers_to_transform", "layers_pattern"}
-WITHOUT_EFFECT |= {"modules_to_save", "fan_in_fan_out", "ensure_weight_tying", "eva_config"}
+WITHOUT_EFFECT |= {"modules_to_save", "fan_in_fan_out", "eva_config"}
 WITHOUT_EFFECT |= {"megatron_core", "qalora_group_size"}
 ONLY: dict[str, tuple[Any, ...]] = {"peft_type": ("LORA",), "bias": ("none",)}
 ONLY["init_lora_weights"] = (True, False, None, "gaussian", "eva", "orthogonal")  # others change the base
+WORDS = "tokens/table"
 REMEDY = "merge it in peft, merge_and_unload(), and give that folder"
 
 
@@ -63,6 +65,8 @@ class Settings:
     ranks: Mapping[str, int]
     """Of the layers whose names end so, in the place of `rank`."""
     alphas: Mapping[str, float]
+    ties_words: bool
+    """Whether words that were trained whole are those of the output layer too, where the base ties them."""
 
     def rank_of(self, layer: str) -> int:
         return of_layer(layer, self.ranks, self.rank)
@@ -96,6 +100,7 @@ def described(folder: Path) -> Settings:
             of_root=setting(found, "use_rslora", False, FILE),
             ranks=by_layer(found, "rank_pattern", 8),
             alphas=by_layer(found, "alpha_pattern", 8.0),
+            ties_words=setting(found, "ensure_weight_tying", False, FILE),
         )
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
@@ -131,6 +136,8 @@ def with_adapter(folder: Path, model, params) -> dict:
     specs, leaves = named_specs(model.config)[0], named_leaves(params)
     try:
         given = recognised(opened(folder), places)
+        if is_tied(model):
+            given = with_words(given, places, settings)
         check_tensors(
             given,
             shapes_of(given, places, settings),
@@ -175,6 +182,33 @@ def recognised(tensors: Mapping[str, StoredTensor], places: Mapping[str, Place])
         full = weight.removesuffix(".weight") + kind if kind else weight
         found[name if full in found else full] = tensor
     return found
+
+
+def is_tied(model) -> bool:
+    """Whether a model reads one table of words at both ends."""
+    output, names = model.module.output, named_leaves(model.base.abstract())
+    letters = output.values() if isinstance(output, Mapping) else (output,)
+    return "V" in letters and not any(name.endswith("head/table") for name in names)
+
+
+def with_words(
+    given: dict[str, StoredTensor], places: Mapping[str, Place], settings: Settings
+) -> dict[str, StoredTensor]:
+    """The tensors for a table that is read at both ends: where it was trained, that must have been meant so,
+    as peft otherwise puts a table of its own at the lower end alone."""
+    words = [name for name in given if name in places and places[name].paths[0].endswith(WORDS)]
+    if not words:
+        return given
+    if not settings.ties_words:
+        raise CheckpointError(
+            f"{words[0]} was trained at the lower end alone (ensure_weight_tying is not true), and the model "
+            f"reads one table at both; {REMEDY}"
+        )
+    twins = [name for name in given if name not in places and given[name].shape == given[words[0]].shape]
+    for name in twins:
+        if not np.array_equal(np.asarray(given[name]), np.asarray(given[words[0]])):
+            raise CheckpointError(f"{name} and {words[0]} differ, and should be one table; {REMEDY}")
+    return {name: tensor for name, tensor in given.items() if name not in twins}
 
 
 def taken_apart(name: str) -> tuple[str, str]:

@@ -18,8 +18,8 @@ from zoo.inference.stop import Stop, continuation
 from zoo.pretrained import chat_template_of, with_tokenizer
 from zoo.verbs.generate import sampling_of, shown
 
-HELP = "/new forgets all, /undo the last question, /system TEXT begins anew under it, /quit leaves; Ctrl-C \
-ends an answer; a line that ends in \\ goes on; // begins a line with /"
+HELP = "/new forgets what was said, /undo the last question, /system TEXT begins anew under it, /system \
+without one, /quit leaves; Ctrl-C ends an answer; a line that ends in \\ goes on; // begins a line with /"
 
 
 def chat(options) -> dict:
@@ -92,7 +92,7 @@ def obeyed(talk: Chat, line: str) -> bool:
         talk.messages = [message for message in talk.messages[:1] if message["role"] == "system"]
     elif command == "/undo":
         talk.undo()
-    elif command == "/system" and rest.strip():
+    elif command == "/system":
         talk.messages = begun(rest.strip())
     else:
         note(HELP)

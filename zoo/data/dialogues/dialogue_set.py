@@ -17,6 +17,7 @@ from zoo.data.cache import cached
 from zoo.data.corpus import Corpus, part_digest, read_corpus
 from zoo.data.dialogues.config import DialoguesConfig
 from zoo.data.dialogues.encoding import (
+    Encoded,
     encode_dialogue,
     encode_prompt,
     plain_template,
@@ -24,7 +25,7 @@ from zoo.data.dialogues.encoding import (
 )
 from zoo.data.dialogues.files import DIALOGUES, read_dialogues
 from zoo.data.dialogues.library import library_dialogues
-from zoo.data.dialogues.template import ChatTemplate
+from zoo.data.dialogues.template import ChatTemplate, LimitError
 from zoo.data.files import Document, read_text
 from zoo.data.order import Order
 from zoo.data.packed import Packed
@@ -34,7 +35,7 @@ from zoo.data.tokens import Tokens
 from zoo.data.vocabulary import make_tokenizer
 from zoo.errors import ConfigError, DataError
 
-FORMAT = 1  # of what is cached; raise it when the same dialogues come to mean other arrays
+FORMAT = 2  # of what is cached; raise it when the same dialogues come to mean other arrays
 
 log = logging.getLogger("zoo.data")
 
@@ -59,8 +60,8 @@ class DialoguePass(TextPass):
 class DialogueSet(DialoguePass, TextSet):
     """Training rows without end and one pass over the part that is evaluated."""
 
-    num_cut: int
-    """Training dialogues that are longer than a row."""
+    lost: str
+    """What of the training part is not learned, and why."""
 
     @cached_property
     def digest(self) -> str:
@@ -73,8 +74,8 @@ class DialogueSet(DialoguePass, TextSet):
         """One line: dialogues, their parts and sizes, and what is left out."""
         source = f"{self.corpus.name} of {self.corpus.python}" if self.corpus.python else self.corpus.name
         counts = ", ".join(f"{part} {count:,} dialogues" for part, count in self.corpus.num_documents.items())
-        cut = f", {self.num_cut:,} of train too long and cut" * bool(self.num_cut)
-        return f"{source}, digest {self.digest[:12]}: {counts}{cut}"
+        lost = f"; of train {self.lost}" if self.lost else ""
+        return f"{source}, digest {self.digest[:12]}: {counts}{lost}"
 
     def save(self, folder: Path) -> None:
         """What turns a dialogue into this run's tokens, into a run's folder."""
@@ -105,7 +106,7 @@ def load_dialogues(cfg: DialoguesConfig, seed: int, evaluate: str = "valid") -> 
         cfg.tokenizer, contents(corpus), vocab_path=cfg.vocab_path, vocab_size=cfg.vocab_size
     )
     template = template_for(cfg, tokenizer)
-    tokens = encode(corpus.parts["train"], template, tokenizer, cfg)
+    tokens, missed = encode(corpus.parts["train"], template, tokenizer, cfg)
     train, num_cut = rows_of(tokens, cfg.length)
     if not train.num_targets:
         raise DataError(
@@ -114,10 +115,7 @@ def load_dialogues(cfg: DialoguesConfig, seed: int, evaluate: str = "valid") -> 
         )
     layout = evaluated(corpus, evaluate, template, tokenizer, cfg)
     rows = Order(train, seed).rows
-    found = DialogueSet(cfg, corpus, tokenizer, evaluate, layout, rows, template, num_cut)
-    if num_cut:
-        log.info("%s: %s training dialogues longer than length=%d are cut", corpus.name, num_cut, cfg.length)
-    return found
+    return DialogueSet(cfg, corpus, tokenizer, evaluate, layout, rows, template, lost_of(missed, num_cut))
 
 
 def load_dialogue_file(cfg: DialoguesConfig, path: Path, tokenizer: Tokenizer) -> DialoguePass:
@@ -145,7 +143,7 @@ def contents(corpus: Corpus) -> Corpus:
 
     def said(document: Document) -> Document:
         messages = json.loads(document.text)["messages"]
-        return Document(document.name, "\n".join(each["content"] for each in messages), document.key)
+        return Document(document.name, "\n".join(each.get("content", "") for each in messages), document.key)
 
     parts = {part: tuple(map(said, documents)) for part, documents in corpus.parts.items()}
     return Corpus(corpus.name, corpus.python, parts)
@@ -163,25 +161,49 @@ def template_process(text: str, tokenizer: Tokenizer, date: str, source: str) ->
     return ChatTemplate(text, variables_of(tokenizer), date=date, source=source or "the model's folder")
 
 
+def lost_of(missed: np.ndarray, num_cut: int) -> str:
+    """What is not learned of dialogues, by `encode`'s counts and how many do not fit in a row."""
+    left_out, answers = int((missed < 0).sum()), int(missed[missed > 0].sum())
+    parts = {
+        f"{left_out:,} left out, as the template refuses them": left_out,
+        f"{answers:,} answers not learned, as the template writes them otherwise than it asks": answers,
+        f"{num_cut:,} too long and cut": num_cut,
+    }
+    return ", ".join(text for text, count in parts.items() if count)
+
+
 def encode(
     documents: Sequence[Document], template: str, tokenizer: Tokenizer, cfg: DialoguesConfig
-) -> Tokens:
+) -> tuple[Tokens, np.ndarray]:
     """The dialogues' tokens and which of them are answers, from the cache where these met this template and
-    this tokenizer before."""
+    this tokenizer before; and of each dialogue how many answers are not learned, -1 where the template
+    refuses it and it is left out. Raises DataError where that is so of all."""
     what = [FORMAT, part_digest(documents), template, cfg.date, tokenizer.digest]
     key = hashlib.sha256(json.dumps(what).encode()).hexdigest()
 
     def build():
-        ids, is_target, starts = [np.empty(0, np.int32)], [np.empty(0, bool)], [0]
+        ids, is_target, starts, missed = [np.empty(0, np.int32)], [np.empty(0, bool)], [0], []
+        refusals: list[DataError] = []
         source = cfg.template or cfg.vocab_path
         with template_process(template, tokenizer, cfg.date, source) as process:
             for document in documents:
-                made = encode_dialogue(document.text, process, tokenizer, document.name)
+                try:
+                    made = encode_dialogue(document.text, process, tokenizer, document.name)
+                except LimitError:
+                    raise
+                except DataError as error:
+                    refusals.append(error)
+                    made = Encoded(ids[0], is_target[0], -1)
+                missed.append(made.missed)
                 ids.append(made.ids)
                 is_target.append(made.is_answer)
                 starts.append(starts[-1] + len(made.ids))
+        if refusals and len(refusals) == len(documents):
+            raise refusals[0]
+        if refusals:
+            log.warning("%d of %d dialogues are left out: %s", len(refusals), len(documents), refusals[0])
         arrays = {"ids": np.concatenate(ids), "is_target": np.concatenate(is_target)}
-        return arrays | {"starts": np.array(starts, np.int64)}
+        return arrays | {"starts": np.array(starts, np.int64), "missed": np.array(missed, np.int32)}
 
     def is_sound(arrays):
         ids, is_target, starts = arrays["ids"], arrays["is_target"], arrays["starts"]
@@ -191,12 +213,13 @@ def encode(
             and starts[0] == 0
             and np.all(np.diff(starts) >= 0)
             and ids.shape == is_target.shape == (starts[-1],)
+            and arrays["missed"].shape == (len(documents),)
             and ids.max(initial=0) < tokenizer.vocab_size
         )
 
-    names = ("ids", "is_target", "starts")
+    names = ("ids", "is_target", "starts", "missed")
     arrays = cached(f"dialogues-{key[:32]}", build=build, is_sound=is_sound, names=names)
-    return Tokens(arrays["ids"], arrays["starts"], False, arrays["is_target"])
+    return Tokens(arrays["ids"], arrays["starts"], False, arrays["is_target"]), arrays["missed"]
 
 
 def rows_of(tokens: Tokens, length: int) -> tuple[Packed, int]:
@@ -217,7 +240,7 @@ def rows_of(tokens: Tokens, length: int) -> tuple[Packed, int]:
 
 def evaluated(corpus: Corpus, part: str, template: str, tokenizer: Tokenizer, cfg: DialoguesConfig) -> Packed:
     """The rows of a part that is evaluated."""
-    layout, _ = rows_of(encode(corpus.parts[part], template, tokenizer, cfg), cfg.length)
+    layout, _ = rows_of(encode(corpus.parts[part], template, tokenizer, cfg)[0], cfg.length)
     if not layout.num_targets:
         raise DataError(
             f"{corpus.name}: no answer of the {part} part begins within length={cfg.length} tokens of its "

@@ -1,11 +1,10 @@
 """Dialogues out of files: a JSON object on each line, or a JSON list of them, each also gzip-compressed."""
 
-import hashlib
 import json
 from pathlib import Path
 
 from zoo.data.corpus import Reader, split_by_hash
-from zoo.data.dialogues.messages import REMEDY, dialogue_of
+from zoo.data.dialogues.messages import REMEDY, dialogue_of, key_of
 from zoo.data.files import JSON_LINES, Document, json_object, kind, read_text
 from zoo.errors import DataError
 
@@ -31,7 +30,7 @@ def read_dialogues(path: Path, name: str) -> list[Document]:
     documents = []
     for where, short, record in records:
         text = dialogue_of(record, where)
-        documents.append(Document(short, text, key=hashlib.sha256(text.encode()).hexdigest()))
+        documents.append(Document(short, text, key=key_of(text)))
     return documents
 
 

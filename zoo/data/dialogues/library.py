@@ -11,10 +11,10 @@ The questions and their answers are those of examples/questions.py, which the sy
 asked of one function are one dialogue.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Sequence
 
+from zoo.data.dialogues.messages import key_of
 from zoo.data.examples.record import Record
 from zoo.data.examples.stdlib_records import stdlib_records
 from zoo.data.files import Document
@@ -40,5 +40,5 @@ def dialogues(records: Sequence[Record]) -> Iterator[Document]:
                 {"role": "user", "content": content},
                 {"role": "assistant", "content": record.fields["answers"][0]},
             ]
-        text = json.dumps({"messages": messages}, ensure_ascii=False, sort_keys=True)
-        yield Document(about[0].where, text, key=hashlib.sha256(text.encode()).hexdigest())
+        text = json.dumps({"messages": messages}, ensure_ascii=False)
+        yield Document(about[0].where, text, key=key_of(text))

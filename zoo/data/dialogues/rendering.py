@@ -21,6 +21,7 @@ It imports nothing of zoo, so that it starts in a tenth of a second.
 import contextlib
 import datetime
 import json
+import re
 import resource
 import signal
 import sys
@@ -30,9 +31,11 @@ import jinja2.ext
 import jinja2.sandbox
 
 MEMORY = 1 << 30  # bytes
-SECONDS = 5.0  # of computing, for one dialogue
+SECONDS = 5.0  # of computing, the system's for it counted too, for one request
 LONGEST = 1 << 24  # characters of one text
-OPEN, CLOSE = "\ufdd1", "\ufdd2"  # around an answer that the template marks; no characters of any text
+# Around an answer that the template marks. No characters of any text: encoding.py lets none in.
+OPEN, CLOSE = "\ufdd1", "\ufdd2"
+SIGNS = re.compile(f"([{OPEN}{CLOSE}])")
 
 
 class Refused(Exception):
@@ -92,52 +95,63 @@ def rendered(template, variables: dict, request: dict) -> dict:
 def unmarked(text: str) -> tuple[str, list[tuple[int, int]]]:
     """The text without the signs around its answers, and where these stand then."""
     pieces, spans, length = [], [], 0
-    for i, piece in enumerate(text.split(OPEN)):
-        inside, closed, outside = piece.partition(CLOSE) if i else ("", "", piece)
-        if closed:
-            spans.append((length, length + len(inside)))
-        pieces += [inside, outside]
-        length += len(inside) + len(outside)
+    depth = begun = 0
+    for piece in SIGNS.split(text):
+        if piece == OPEN:
+            begun = begun if depth else length
+            depth += 1
+        elif piece == CLOSE:
+            depth -= 1
+            spans += [] if depth else [(begun, length)]
+        else:
+            pieces.append(piece)
+            length += len(piece)
     return "".join(pieces), spans
 
 
-def answered(function, *arguments) -> dict:
-    """What a function makes of its arguments, or one line of what went wrong."""
-    signal.setitimer(signal.ITIMER_VIRTUAL, SECONDS)  # which ends this process: nothing can catch it
+def answered(function, *arguments) -> str:
+    """What a function makes of its arguments as JSON, or {"error": one line of what went wrong}."""
+    signal.setitimer(signal.ITIMER_PROF, SECONDS)  # which ends this process: nothing can catch it
     try:
-        return function(*arguments)
+        return json.dumps(function(*arguments))
     except Refused as error:
-        return {"error": f"refuses it: {error}"}
+        text = f"refuses it: {said(error)}"
     except jinja2.TemplateSyntaxError as error:
-        return {"error": f"cannot be read (line {error.lineno}: {error.message})"}
+        text = f"cannot be read (line {error.lineno}: {said(error.message)})"
     except jinja2.sandbox.SecurityError as error:
-        return {"error": f"does what no template may ({error})"}
+        text = f"does what no template may ({said(error)})"
     except MemoryError:
-        return {"error": f"takes more than {MEMORY >> 20} MiB of memory"}
+        text = f"takes more than {MEMORY >> 20} MiB of memory"
     except RecursionError:
-        return {"error": "calls itself without end"}
+        text = "calls itself without end"
     except Exception as error:  # whatever a program may do wrong: a name that is not there, "a" + 1
-        return {"error": f"fails ({type(error).__name__}: {' '.join(str(error).split())[:200]})"}
+        text = f"fails ({type(error).__name__}: {said(error)})"
     finally:
-        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+    return json.dumps({"error": text})
+
+
+def said(what) -> str:
+    """What a template says of itself, on a part of a line that a terminal shows as it is."""
+    text = " ".join(str(what).split())
+    return "".join(character for character in text if character.isprintable())[:200]
 
 
 def main() -> None:
     """Answers the lines of standard input, the first of which brings the template."""
     with contextlib.suppress(ValueError, OSError):  # where an operating system has no such limit
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    first = json.loads(sys.stdin.readline())
+    first, made = json.loads(sys.stdin.readline()), []
 
     def begin():
-        template = compiled(first["template"], first["date"])
-        return {"template": template}
+        made.append(compiled(first["template"], first["date"]))
+        return {"ready": True}
 
-    reply = answered(begin)
-    template = reply.pop("template", None)
-    print(json.dumps(reply or {"ready": True}), flush=True)
+    print(answered(begin), flush=True)
     for line in sys.stdin:
-        reply = answered(lambda text: rendered(template, first["variables"], json.loads(text)), line)
-        print(json.dumps(reply), flush=True)
+        print(
+            answered(lambda text: rendered(made[0], first["variables"], json.loads(text)), line), flush=True
+        )
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ dialogues has no template and learns PLAIN. What a template does is done in a pr
 """
 
 import json
+import os
+import select
 import subprocess
 import sys
 import weakref
@@ -14,6 +16,11 @@ from pathlib import Path
 
 from zoo.data.dialogues.messages import Message
 from zoo.errors import DataError
+
+SECONDS = 60.0  # for an answer; its process ends itself after five of computing
+KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")  # of the environment: what Python may need to start
+
+OPEN, CLOSE = "\ufdd1", "\ufdd2"  # what rendering.py puts around the answers that a template marks
 
 RENDERING = Path(__file__).with_name("rendering.py")
 
@@ -30,6 +37,10 @@ PLAIN = """\
 {%- endfor %}
 {%- if add_generation_prompt %}{{ "Assistant:\\n" }}{% endif %}
 """
+
+
+class LimitError(DataError):
+    """A template that was ended, and would be for every other dialogue."""
 
 
 class ChatTemplate:
@@ -51,6 +62,8 @@ class ChatTemplate:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             encoding="utf-8",
+            cwd="/",
+            env={name: os.environ[name] for name in KEPT if name in os.environ},
             start_new_session=True,  # Ctrl-C in a terminal is for this process alone
         )
         self._finalizer = weakref.finalize(self, end, self._process)
@@ -87,14 +100,20 @@ class ChatTemplate:
         try:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
-            line = self._process.stdout.readline()
-        except (BrokenPipeError, OSError):
+            is_there, _, _ = select.select([self._process.stdout], [], [], SECONDS)
+            line = self._process.stdout.readline() if is_there else ""
+        except OSError:
             line = ""
-        if not line:
+        except BaseException:  # Ctrl-C: the answer to this must not be taken for that to the next
+            self._process.kill()
             self._process.wait()
-            raise DataError(
-                f"{self.source}: its chat template took more time or memory than any takes (ended by signal "
-                f"{-self._process.returncode}); give another with a .jinja file"
+            raise
+        if not line:
+            self._process.kill()
+            self._process.wait()
+            raise LimitError(
+                f"{self.source}: its chat template took more time or memory than any takes, and was ended; "
+                "give another with a .jinja file"
             )
         reply = json.loads(line)
         if "error" in reply:

@@ -1,8 +1,10 @@
 """Tokenizers as Hugging Face publishes them: what the files say beside a plain vocabulary.
 
     tokenizer.json           everything, of every kind; WordPiece and byte-level BPE are read
-    tokenizer_config.json    do_lower_case and the like, which have the last word; names of the marks
-    generation_config.json   the tokens that end a text, where they are several
+    tokenizer_config.json    do_lower_case and the like, which have the last word; names of the marks, which
+                             older folders say in special_tokens_map.json
+    generation_config.json   the tokens that end a text, where they are several; older folders say it in
+                             config.json
     chat_template.jinja      how a dialogue is written; older folders say it in tokenizer_config.json
 
 The files are read as data: no class that they name is looked up, and no code is run.
@@ -16,7 +18,7 @@ from zoo.data.files import read_text
 from zoo.errors import DataError
 
 FILE, SETTINGS = "tokenizer.json", "tokenizer_config.json"
-GENERATION = "generation_config.json"
+GENERATION, CONFIG, MARKS = "generation_config.json", "config.json", "special_tokens_map.json"
 TEMPLATE = "chat_template.jinja"
 LONGEST_TEMPLATE = 1 << 20  # characters; the longest that is published has some 30,000
 
@@ -37,8 +39,12 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def read_settings(folder: Path) -> dict[str, Any]:
-    """tokenizer_config.json."""
-    return read_object(folder / SETTINGS)
+    """tokenizer_config.json, with the names of marks that only special_tokens_map.json has."""
+    found = read_object(folder / SETTINGS)
+    marks = read_object(folder / MARKS)
+    return {name: mark for name, mark in marks.items() if name.endswith("_token")} | {
+        name: value for name, value in found.items() if value is not None or name not in marks
+    }
 
 
 def write_settings(folder: Path, settings: dict[str, Any]) -> None:
@@ -48,9 +54,10 @@ def write_settings(folder: Path, settings: dict[str, Any]) -> None:
 
 
 def read_ends(folder: Path) -> tuple[int, ...]:
-    """The tokens that end a text by generation_config.json; none where it says nothing of them. Raises
-    DataError for what is no list of tokens."""
+    """The tokens that end a text by generation_config.json, or config.json where there is none; none where
+    neither says it. Raises DataError for what is no list of tokens."""
     path = folder / GENERATION
+    path = path if path.is_file() else folder / CONFIG
     found = read_object(path).get("eos_token_id")
     ends = [] if found is None else found if isinstance(found, list) else [found]
     if not all(type(each) is int and each >= 0 for each in ends):
