@@ -20,7 +20,7 @@ import traceback
 import jax
 import optax
 
-from zoo import cli, data, models, optim, sharding, xla
+from zoo import cli, cluster, data, models, optim, sharding, xla
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.distill import Lesson
@@ -44,6 +44,13 @@ DEFAULT = "gpt_stdlib"
 
 def main(argv: list[str]) -> int:
     """Runs what `argv` describes; returns the exit code."""
+    code = guarded(argv)
+    cluster.leave(code)
+    return code
+
+
+def guarded(argv: list[str]) -> int:
+    """The exit code of what `argv` describes; a line on stderr for what a person can mend."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("zoo").setLevel(logging.INFO)
     try:
@@ -64,7 +71,10 @@ def main(argv: list[str]) -> int:
 def train(name: str, recipe) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
     started, stop = time.monotonic(), StopRequest()
-    flags = xla.apply()  # before the shapes of a published folder are asked for, which starts the devices
+    flags = xla.apply()
+    cluster.join(
+        recipe.cluster
+    )  # before the shapes of a published folder are asked for, which starts the devices
     if recipe.plot:
         require("matplotlib", extra="plot")
     for module, extra in getattr(recipe.task, "needs", ()):
@@ -80,8 +90,7 @@ def train(name: str, recipe) -> int:
                 again = f"it waited {recipe.patience} evaluations for a better {recipe.best}; raise patience"
             print(f"{run.path} is complete at step {result['step']}; {again}", file=sys.stderr)
         else:
-            with storage_errors(run.path):
-                dataset.save(run.path)
+            cluster.from_first(lambda: saved_data(run, dataset))
             result = train_in(run, recipe, dataset, stop, flags)
             if result is None:
                 return PREEMPTED
@@ -120,7 +129,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard))
 
         # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
-        state = checkpoints.restore(specs, mesh, note=lambda text: print(text, file=sys.stderr))
+        state = checkpoints.restore(specs, mesh, note=lambda text: print(text, file=cluster.stderr()))
         start = 0 if state is None else int(state.step)
         if start > recipe.steps:
             raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
@@ -155,7 +164,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)
-                last, leave = step == end, stop.requested
+                last, leave = step == end, stop.requested_at(step)
                 if reporter.owes_evaluation(step, state.best) and (last or not leave):
                     with reporter.caught_up():
                         state = look(state)
@@ -185,11 +194,21 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             "run": str(run.path),
             "state_digest": state_digest(state, specs),
         }
-        if "causal" in model.traits and "pair" not in model.traits:
+        if cluster.is_several():
+            reporter.bar.note(
+                f"no text, as several processes hold the model; python -m zoo generate {run.path}"
+            )
+        elif "causal" in model.traits and "pair" not in model.traits:
             write_sample(recipe, model, state.final_params, dataset, run.path)
-    if recipe.plot:
+    if recipe.plot and cluster.is_first():
         plot_loss(run.path, title=recipe.name)
     return result
+
+
+def saved_data(run, dataset) -> None:
+    """What turns text into tokens, in the run's folder."""
+    with storage_errors(run.path):
+        dataset.save(run.path)
 
 
 def out_of_patience(recipe, state) -> bool:
@@ -266,10 +285,16 @@ class StopRequest:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._received)
 
+    def requested_at(self, step: int) -> bool:
+        """Whether to leave at this step: one process when it is asked to, several when all can."""
+        return cluster.asked_to_stop(step) if cluster.is_several() else self.requested
+
     def _received(self, number, _):
         if self.requested:
             os._exit(128 + number)
         self.requested = True
+        if cluster.is_several():  # Ctrl-C; the runtime agrees on what it hears as SIGTERM
+            os.kill(os.getpid(), signal.SIGTERM)
         print("\nstopping after this step; again to leave at once", file=sys.stderr)
 
 

@@ -9,6 +9,7 @@ fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
 predict MODEL FILE          labels, tags, targets, answers, scores or similarities of a file's texts
 embed MODEL FILE            vectors of a file's texts
+launch PROGRAM ...          a rehearsal of several processes on this machine
 export MODEL FOLDER         write a model as Hugging Face publishes one, or a run's adapters as peft does
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 
@@ -152,6 +153,12 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--export", default="", help="write the vectors: .txt word2vec's text, .bin, .glove")
     verb.set_defaults(run="words.words")
 
+    verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
+    verb.add_argument("--processes", type=int, default=2, help="how many (2)")
+    verb.add_argument("--devices", type=int, default=0, help="virtual CPU devices in all (one for each)")
+    verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ...")
+    verb.set_defaults(run="launch.launch")
+
     for name in ("generate", "chat", "score", "fill", "eval", "predict", "embed", "export"):
         verbs.choices[name].add_argument(
             "--adapter", default="", help="a folder of peft's, or hf:ID: adapters to be merged into MODEL"
@@ -165,7 +172,10 @@ def main(argv: list[str]) -> int:
         options = parser.parse_args(argv)
         module, function = options.run.split(".")
         run = getattr(importlib.import_module(f"zoo.verbs.{module}"), function)
-        print(json.dumps(run(options), separators=(",", ":"), ensure_ascii=False))
+        report = run(options)
+        if isinstance(report, int):  # launch: the last line was the program's own
+            return report
+        print(json.dumps(report, separators=(",", ":"), ensure_ascii=False))
         return 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo import sharding
+from zoo import cluster, sharding
 from zoo.errors import CheckpointError, first_line, storage_errors
 from zoo.sharding import ParamSpec
 
@@ -89,16 +89,20 @@ class Checkpoints:
         that the run can save these steps again. Raises CheckpointError where there are steps and none
         is intact.
         """
-        found, damaged = self.steps(), []
+        found, damaged = cluster.from_first(self.steps), []
         for step in reversed(found):
+            state, wrong = None, "another process cannot read it"
             try:
                 state = self._restore(step, specs, mesh)
             except Exception as error:  # whatever a damaged file makes the reader raise
-                note(f"checkpoint {step} is damaged ({first_line(error)}); trying the one before")
+                wrong = first_line(error)
+            if not cluster.everywhere(state is not None):
+                note(f"checkpoint {step} is damaged ({wrong}); trying the one before")
                 damaged.append(step)
                 continue
             if damaged and self._owned:
-                self._move_aside(damaged)
+                cluster.from_first(lambda: self._move_aside(damaged))
+                self._manager.reload()
             return state
         if found:
             raise CheckpointError(
@@ -115,7 +119,6 @@ class Checkpoints:
             for step in steps:
                 shutil.rmtree(aside / str(step), ignore_errors=True)
                 (self.folder / str(step)).rename(aside / str(step))
-        self._manager.reload()
 
     def _restore(self, step: int, specs, mesh):
         leaves = self.meta(step)["leaves"]

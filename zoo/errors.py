@@ -45,7 +45,7 @@ class StorageError(UserError):
     exit_code = 6
 
 
-INTERNAL, PREEMPTED = 70, 75  # a defect of ours; stopped by a signal with a checkpoint saved
+INTERNAL, LOST, PREEMPTED = 70, 71, 75  # a defect of ours; a process gone; stopped with a checkpoint saved
 INTERRUPTED = 130  # by Ctrl-C, as shells count it
 
 

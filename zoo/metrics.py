@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import cluster
 from zoo.errors import ConfigError, storage_errors
 
 
@@ -25,7 +26,7 @@ class MetricsLog:
     """Appends to `folder`/metrics.jsonl and, if asked, writes the numbers for TensorBoard too.
 
     A run that continues at step s calls `truncate_after(s)` first; what a killed process wrote
-    about later steps, or wrote half, is forgotten.
+    about later steps, or wrote half, is forgotten. Of several processes the first writes.
     """
 
     def __init__(self, folder: str | os.PathLike, *, tensorboard: bool = False):
@@ -35,6 +36,9 @@ class MetricsLog:
         self._purge_step: int | None = None
         if tensorboard:
             require("tensorboardX", extra="tensorboard")
+        self._writes = cluster.is_first()
+        if not self._writes:
+            return
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
@@ -44,6 +48,8 @@ class MetricsLog:
     def write(self, step: int, **numbers: float | None) -> dict[str, Any]:
         """Appends one line, `step` first, and returns what it says."""
         record = finite({"step": step, **numbers})
+        if not self._writes:
+            return record
         with storage_errors(self.path):
             self._file.write(json.dumps(record, allow_nan=False) + "\n")
             self._file.flush()
@@ -53,10 +59,13 @@ class MetricsLog:
 
     def truncate_after(self, step: int) -> None:
         """Drops the lines of steps later than `step` and those that are not whole, atomically."""
-        self._rewrite([record for record in records(self.path) if record["step"] <= step])
+        if self._writes:
+            self._rewrite([record for record in records(self.path) if record["step"] <= step])
         self._purge_step = step + 1
 
     def close(self) -> None:
+        if not self._writes:
+            return
         with storage_errors(self.path):
             self._file.close()
             if self._writer is not None:
@@ -139,8 +148,9 @@ def require(module: str, *, extra: str) -> None:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """One compact JSON line, the last that a command writes to stdout."""
-    print(json.dumps(finite(result), separators=(",", ":"), allow_nan=False), flush=True)
+    """One compact JSON line, the last that a command writes to stdout; of several processes the first's."""
+    if cluster.is_first():
+        print(json.dumps(finite(result), separators=(",", ":"), allow_nan=False), flush=True)
 
 
 def finite(value: Any) -> Any:

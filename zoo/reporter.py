@@ -5,7 +5,7 @@ import math
 
 import jax
 
-from zoo import metrics, optim, sharding, throughput
+from zoo import cluster, metrics, optim, sharding, throughput
 from zoo.errors import NumericsError
 from zoo.optim.finetune import without
 from zoo.progress import Progress
@@ -24,9 +24,9 @@ class Reporter:
             flops_per_token=recipe.model.flops_per_token(recipe.data.length).full,
             peak_flops=peak,
         )
-        self.bar = Progress(recipe.steps, start=start)
+        self.bar = Progress(recipe.steps, start=start, stream=cluster.stderr())
         self.saved = start
-        before = metrics.records(log.path)
+        before = cluster.from_first(lambda: metrics.records(log.path))
         self.last_loss = next((r["loss"] for r in before if r["step"] == start and "loss" in r), None)
         self._evaluated = {record["step"] for record in before if "eval_loss" in record}
         self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
@@ -37,11 +37,13 @@ class Reporter:
         device = self._mesh.devices.flat[0]
         trained = sum(spec.size for spec in jax.tree.leaves(without(self._model.abstract(), frozen)))
         part = f", {trained:,} of them trained" if frozen else ""
+        mesh = sharding.describe(self._mesh.shape)
+        mesh += f" of {jax.process_count()} processes" * cluster.is_several()
         lines = {
             "run": f"{run.path}" + (f", continued at step {self.saved}" if self.saved else ""),
             "data": dataset.describe(),
             "model": f"{type(self._recipe.model).__name__}, {self._model.num_params():,} parameters{part}",
-            "devices": f"{sharding.describe(self._mesh.shape)}, {device.device_kind}; {self.peak_source}",
+            "devices": f"{mesh}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",
         }
         for name, text in lines.items():

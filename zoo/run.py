@@ -17,13 +17,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from zoo import config
+from zoo import cluster, config
 from zoo.errors import CheckpointError, StorageError, storage_errors
 from zoo.recipes import EXEMPT, JUDGING, PARTS, Recipe
 
 
 class RunFolder:
-    """The folder of `recipe`'s run, created if need be, and held until it is closed or the process ends.
+    """The folder of `recipe`'s run, created if need be, and held until it is closed or the process ends. Of
+    several processes the first holds it, reads and writes.
 
     Raises StorageError where it cannot be written or another process holds it, CheckpointError where
     it belongs to another configuration.
@@ -31,19 +32,15 @@ class RunFolder:
 
     def __init__(self, recipe: Recipe, data_digest: str, recipe_name: str):
         self.path, self._recipe = Path(recipe.runs) / recipe.name, recipe
-        with storage_errors(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
+        self.settings: dict[str, Any] = {
+            "recipe_name": recipe_name,
+            "recipe": config.to_json(recipe),
+            "data_digest": data_digest,
+            "versions": versions(),
+        }
+        self._lock: Any = None
         try:
-            self._hold()
-            self.settings: dict[str, Any] = {
-                "recipe_name": recipe_name,
-                "recipe": config.to_json(recipe),
-                "data_digest": data_digest,
-                "versions": versions(),
-            }
-            self._compare(recipe)
-            self.write("config.json", self.settings)
+            cluster.from_first(self._take)
         except BaseException:
             self.close()
             raise
@@ -56,9 +53,18 @@ class RunFolder:
 
     def close(self) -> None:
         """Lets another process have the folder."""
-        self._lock.close()
+        if self._lock is not None:
+            self._lock.close()
+
+    def _take(self):
+        self._hold()
+        self._compare(self._recipe)
+        self.write("config.json", self.settings)
 
     def _hold(self):
+        with storage_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = (self.path / ".lock").open("a")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -111,7 +117,7 @@ class RunFolder:
 
     def ending(self) -> dict[str, Any] | None:
         """The result, where the recipe asks for nothing more: its steps are done or its patience is over."""
-        result, recipe = self.result(), self._recipe
+        result, recipe = cluster.from_first(self.result), self._recipe
         if result is None:
             return None
         waited = recipe.patience and result.get("evaluations_since_best", 0) >= recipe.patience
@@ -123,6 +129,8 @@ class RunFolder:
 
     def write(self, name: str, content: dict[str, Any]) -> None:
         """Replaces a JSON file of the folder, whole or not at all."""
+        if not cluster.is_first():
+            return
         with storage_errors(self.path):
             partial = self.path / f".{name}.partial"
             partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from zoo.cluster import ClusterConfig
 from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
@@ -37,6 +38,7 @@ PARTS = (
     *TASKS.values(),
     *SOURCES.values(),
     MeshConfig,
+    ClusterConfig,
     FineTune,
     LoRA,
     Distill,
@@ -61,6 +63,7 @@ class Recipe:
     lora: LoRA = field(default_factory=LoRA)
     distill: Distill = field(default_factory=Distill)
     mesh: MeshConfig = field(default_factory=MeshConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
     steps: int = 1000
     """Updates in all."""
     accumulate: int = 1
@@ -204,6 +207,7 @@ EXEMPT = {
         "data.vocab_path",
         "data.template",
     ),
+    *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
     *("sample_prompt", "sample_tokens", "steps", "patience"),
 }

@@ -1,0 +1,166 @@
+"""Several processes that train as one: who they are, and how they agree.
+
+JAX's own runtime joins them (jax.distributed), and every one of them runs this same program. A process is one
+of several where its launcher says so,
+
+    SLURM, Open MPI            more than one task
+    TPU VMs, GKE's JobSets     a slice, or several, of more than one host
+    by hand                    --cluster.coordinator HOST:PORT --cluster.processes 4 --cluster.process 2
+
+and alone everywhere else, at no cost. The first process owns the run's folder: it alone writes, and what it
+finds there is what all go by, so no decision hangs on a file that one sees and another does not yet. Errors
+that a person can mend travel with it: all leave, with its line and its exit code.
+
+A process that fails leaves without a farewell, as the runtime's would wait for the others; they are ended by
+the runtime when its heartbeats stay away.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TextIO, TypeVar
+
+import jax
+import numpy as np
+
+from zoo import errors
+from zoo.errors import PREEMPTED, ConfigError, UserError
+
+Found = TypeVar("Found")
+
+# {launcher: the variable that counts its tasks}
+COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# Lists of the hosts of a TPU slice, and what several slices have.
+HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
+SLICES = "MEGASCALE_COORDINATOR_ADDRESS"
+
+
+@dataclass(frozen=True)
+class ClusterConfig:
+    """Which of how many processes this is, where no launcher says it."""
+
+    coordinator: str = ""
+    """HOST:PORT of the first process, where the others find it; empty: as the launcher says, else alone."""
+    processes: int = 0
+    """How many there are; 0: as the launcher says."""
+    process: int = -1
+    """Which of them this is, from 0; -1: as the launcher says."""
+    start_seconds: int = 300
+    """How long to wait for the others at the start."""
+    heartbeat_seconds: int = 30
+    """After how long a silence a process counts as lost, and all are ended."""
+
+    def __post_init__(self):
+        for name in ("start_seconds", "heartbeat_seconds"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
+        given = (bool(self.coordinator), self.processes > 0, self.process >= 0)
+        if any(given) and not all(given):
+            raise ConfigError(
+                f"coordinator={self.coordinator!r} processes={self.processes} process={self.process}: give "
+                "all three, or none where a launcher says them"
+            )
+        if self.coordinator and not self.coordinator.rpartition(":")[2].isdigit():
+            raise ConfigError(f"coordinator={self.coordinator!r} is no HOST:PORT, for example 10.0.0.1:1234")
+        if self.process >= max(self.processes, 1):
+            raise ConfigError(f"process={self.process} is none of {self.processes}, which are counted from 0")
+
+
+def join(config: ClusterConfig) -> None:
+    """Makes this process one of several where it is meant to be. Before the first device is asked for."""
+    if not (config.coordinator or launched()):
+        return
+    given: dict[str, Any] = {}
+    if config.coordinator:
+        given = {"coordinator_address": config.coordinator, "num_processes": config.processes}
+        given |= {"process_id": config.process, "cluster_detection_method": "deactivate"}
+    timeouts = {"initialization_timeout": config.start_seconds}
+    timeouts["heartbeat_timeout_seconds"] = config.heartbeat_seconds
+    try:
+        jax.distributed.initialize(**given, **timeouts)
+    except (ValueError, RuntimeError) as error:
+        raise ConfigError(
+            f"the processes do not come together ({errors.first_line(error)}); check that all were started, "
+            "with the same coordinator and their own numbers"
+        ) from None
+
+
+def launched() -> str:
+    """The launcher that started several processes; empty where none did."""
+    for name, variable in COUNTS.items():
+        if os.environ.get(variable, "1") not in ("", "1"):
+            return name
+    if any("," in os.environ.get(variable, "") for variable in HOSTS) or os.environ.get(SLICES):
+        return "TPU"
+    return ""
+
+
+def is_several() -> bool:
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def is_first() -> bool:
+    """Whether this process is the one that writes."""
+    return not is_several() or jax.process_index() == 0
+
+
+def stderr() -> TextIO:
+    """Where progress goes: the first process's stderr. Errors go to everybody's own."""
+    return sys.stderr if is_first() else open(os.devnull, "w")
+
+
+def from_first(make: Callable[[], Found]) -> Found:
+    """What `make` returns in the first process, which alone calls it: something that JSON can say. Its
+    UserError is raised in all of them."""
+    if not is_several():
+        return make()
+    said: dict[str, Any] = {}
+    if is_first():
+        try:
+            said["value"] = make()
+        except UserError as error:
+            said = {"error": str(error), "kind": type(error).__name__}
+    said = told(said)
+    if "error" in said:
+        raise getattr(errors, said["kind"], UserError)(said["error"])
+    return said["value"]
+
+
+def told(said: dict[str, Any]) -> dict[str, Any]:
+    """What the first process says, in all of them."""
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    padded = np.resize(text, length) if len(text) != length else text
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
+
+
+def everywhere(is_so: bool) -> bool:
+    """Whether it is so in every process."""
+    if not is_several():
+        return is_so
+    from jax.experimental import multihost_utils
+
+    return bool(np.all(multihost_utils.process_allgather(np.array(is_so))))
+
+
+def asked_to_stop(step: int) -> bool:
+    """Whether a process was asked to end (SIGTERM), and this is the step that all can save and leave at. Of
+    several processes, at every step."""
+    from jax.experimental import multihost_utils
+
+    return is_several() and multihost_utils.reached_preemption_sync_point(step)
+
+
+def leave(exit_code: int) -> None:
+    """Parts from the others: after a success together, after a failure at once."""
+    if not is_several():
+        return
+    if exit_code in (0, PREEMPTED):
+        jax.distributed.shutdown()
+        return
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(exit_code)
