@@ -24,7 +24,16 @@ from zoo import cli, cluster, data, models, optim, sharding, xla
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.distill import Lesson
-from zoo.errors import INTERNAL, PREEMPTED, CheckpointError, ConfigError, UserError, storage_errors
+from zoo.errors import (
+    INTERNAL,
+    LOST,
+    PREEMPTED,
+    CheckpointError,
+    ConfigError,
+    UserError,
+    first_line,
+    storage_errors,
+)
 from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
@@ -60,6 +69,9 @@ def guarded(argv: list[str]) -> int:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except Exception as error:
+        if cluster.is_lost(error):
+            print(f"error: another process is gone ({first_line(error)}); start all again", file=sys.stderr)
+            return LOST
         if "RESOURCE_EXHAUSTED: Out of memory" in str(error):
             remedy = "lower data.batch_size, raise accumulate, or set model.remat to full"
             print(f"error: the devices have too little memory for this run; {remedy}", file=sys.stderr)

@@ -28,6 +28,9 @@ import numpy as np
 from zoo import errors
 from zoo.errors import PREEMPTED, ConfigError, UserError
 
+# What the runtime and Gloo say where another process is gone.
+SIGNS_OF_LOSS = ("heartbeat timeout", "Connection closed by peer", "Connection reset by peer", "UNAVAILABLE")
+
 Found = TypeVar("Found")
 
 # {launcher: the variable that counts its tasks}
@@ -153,6 +156,11 @@ def asked_to_stop(step: int) -> bool:
     from jax.experimental import multihost_utils
 
     return is_several() and multihost_utils.reached_preemption_sync_point(step)
+
+
+def is_lost(error: Exception) -> bool:
+    """Whether an error of the runtime says that another process is gone."""
+    return is_several() and any(sign in str(error) for sign in SIGNS_OF_LOSS)
 
 
 def leave(exit_code: int) -> None:

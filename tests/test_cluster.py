@@ -1,0 +1,244 @@
+"""Several processes that train as one: equal to one process, stopped together, ended together."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_train import TINY, text_in
+
+import train
+from zoo import cluster
+from zoo.checkpoint import named_leaves
+from zoo.cluster import ClusterConfig
+from zoo.errors import CheckpointError, ConfigError
+from zoo.metrics import records
+from zoo.pretrained import from_pretrained
+from zoo.recipes.recipe import EXEMPT
+from zoo.verbs import launch
+
+ROOT = Path(__file__).parent.parent
+FAMILIES = {
+    "gpt": ["gpt_stdlib", *TINY],
+    "bert": (
+        "bert_stdlib --data.vocab-size 300 --data.length 32 --data.batch-size 8 --model.encoder.num-layers 1 "
+        "--model.encoder.num-heads 2 --model.encoder.d-model 16 --model.encoder.d-ff 32 --steps 12 "
+        "--model.encoder.max-length 32 --eval-every 5 --log-every 1 --save-every 4"
+    ).split(),
+    "lstm": (
+        "lstm_stdlib --data.tokenizer char --data.vocab-size 0 --model.num-layers 1 --model.d-model 16 "
+        "--model.d-state 16 --data.length 32 --data.batch-size 8 --steps 12 --eval-every 5 --log-every 1 "
+        "--save-every 4 --sample-tokens 0"
+    ).split(),
+}
+
+
+def argv_of(family, folder, name, *more):
+    text = folder / "text.txt"
+    argv = [*FAMILIES[family], "--data.path", str(text if text.exists() else text_in(folder))]
+    return [*argv, "--runs", str(folder), "--name", name, *more]
+
+
+def launched(processes, argv, **settings):
+    """Several processes of eight devices in all, started as a user would."""
+    command = [sys.executable, "-m", "zoo", "launch", "--processes", str(processes), "--devices", "8"]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([*command, str(ROOT / "train.py"), *argv], env=environment, **pipes, **settings)
+
+
+def losses(folder) -> dict[int, float]:
+    return {each["step"]: each["loss"] for each in records(folder / "metrics.jsonl") if "loss" in each}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("family", "processes", "mesh"),
+    [
+        ("gpt", 2, ("--mesh.data", "2", "--mesh.fsdp", "2", "--mesh.tensor", "2")),
+        pytest.param("gpt", 4, ("--mesh.fsdp", "8"), marks=pytest.mark.long),
+        pytest.param("bert", 2, ("--mesh.fsdp", "4", "--mesh.data", "2"), marks=pytest.mark.long),
+        pytest.param("bert", 4, (), marks=pytest.mark.long),
+        pytest.param("lstm", 2, ("--mesh.fsdp", "4", "--mesh.data", "2"), marks=pytest.mark.long),
+        pytest.param("lstm", 4, (), marks=pytest.mark.long),
+    ],
+)
+def test_several_processes_train_as_one_does(family, processes, mesh, tmp_path):
+    """The same rows, so the same losses but for the order of sums; one log, one checkpoint, one result."""
+    several = launched(processes, argv_of(family, tmp_path, "several", *mesh))
+    assert train.main(argv_of(family, tmp_path, "one")) == 0
+    out, err = several.communicate(timeout=300)
+    assert several.returncode == 0, err
+    found, want = losses(tmp_path / "several"), losses(tmp_path / "one")
+    assert list(found) == list(want) == list(range(1, 13))
+    np.testing.assert_allclose(found[1], want[1], rtol=1e-6)
+    np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-5)
+    result = json.loads(out.splitlines()[-1])
+    one = json.loads((tmp_path / "one" / "result.json").read_text())
+    assert result == json.loads((tmp_path / "several" / "result.json").read_text())
+    assert result["eval_loss"] == pytest.approx(one["eval_loss"], rel=1e-5)
+    (_, ours, _), (_, theirs, _) = from_pretrained(tmp_path / "several"), from_pretrained(tmp_path / "one")
+    for name, x in named_leaves(ours).items():
+        np.testing.assert_allclose(x, named_leaves(theirs)[name], atol=2e-4, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_stop_that_one_hears_is_everybodys_and_another_number_goes_on(tmp_path):
+    """Undisturbed, the run would have had the same losses."""
+    several = launched(4, argv_with("gpt", tmp_path, "stopped", steps=100_000))
+    log = tmp_path / "stopped" / "metrics.jsonl"
+    wait_for(lambda: log.exists() and len(losses(tmp_path / "stopped")) > 2, several)
+    os.kill(child_of(several.pid, "cluster.process 3"), signal.SIGTERM)
+    _, err = several.communicate(timeout=120)
+    assert several.returncode == 75, err
+    saved = max(int(path.name) for path in (tmp_path / "stopped" / "checkpoints").iterdir())
+    assert f"stopped at step {saved}, which is saved" in err
+    assert train.main(argv_with("gpt", tmp_path, "stopped", steps=saved + 4)) == 0
+    assert train.main(argv_with("gpt", tmp_path, "one", steps=saved + 4)) == 0
+    found, want = losses(tmp_path / "stopped"), losses(tmp_path / "one")
+    assert list(found) == list(want)
+    np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-4)
+
+
+def argv_with(family, folder, name, *, steps):
+    """With a schedule that does not depend on the number of steps."""
+    argv = argv_of(family, folder, name)
+    argv[argv.index("--steps") + 1] = str(steps)
+    del argv[argv.index("--schedule.warmup-steps") : argv.index("--schedule.warmup-steps") + 2]
+    return [*argv, "--schedule", "constant"]
+
+
+def wait_for(is_so, process, seconds=180):
+    until = time.monotonic() + seconds
+    while not is_so():
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < until, "it took too long"
+        time.sleep(0.1)
+
+
+def child_of(parent: int, words: str) -> int:
+    """The process that another started with these words in its command."""
+    found = subprocess.run(["pgrep", "-P", str(parent), "-f", words], capture_output=True, text=True)
+    return int(found.stdout.split()[0])
+
+
+@pytest.mark.slow
+def test_an_error_of_the_first_is_everybodys(tmp_path):
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "config.json").write_text("{")
+    (tmp_path / "taken" / "result.json").write_text('{"step": 3}')
+    several = launched(2, argv_of("gpt", tmp_path, "taken"))
+    _, err = several.communicate(timeout=120)
+    assert several.returncode == CheckpointError.exit_code
+    lines = [line for line in err.splitlines() if "error: " in line]
+    assert [line[:3] for line in sorted(lines)] == ["[0]", "[1]"]
+    assert len({line[3:] for line in lines}) == 1 and "Traceback" not in err
+
+
+@pytest.mark.slow
+@pytest.mark.long
+@pytest.mark.parametrize("lost", [0, 1])
+def test_where_a_process_is_killed_all_end(lost, tmp_path):
+    argv = [*argv_with("gpt", tmp_path, "killed", steps=100_000), "--cluster.heartbeat-seconds", "10"]
+    several = launched(2, argv)
+    wait_for(lambda: (tmp_path / "killed" / "checkpoints" / "4").exists(), several)
+    os.kill(child_of(several.pid, f"cluster.process {lost}"), signal.SIGKILL)
+    killed = time.monotonic()
+    several.communicate(timeout=120)
+    assert several.returncode == 71
+    assert time.monotonic() - killed < 45  # heartbeats of 10 s, and what the launcher waits
+
+
+# --- without any other process --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"coordinator": "a:1"}, "give all three"),
+        ({"processes": 2}, "give all three"),
+        ({"coordinator": "a", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": "a:1", "processes": 2, "process": 2}, "process=2 is none of 2"),
+        ({"heartbeat_seconds": 0}, "heartbeat_seconds=0"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings, what):
+    with pytest.raises(ConfigError, match=what):
+        ClusterConfig(**settings)
+
+
+@pytest.mark.parametrize(
+    ("variables", "want"),
+    [
+        ({}, ""),
+        ({"SLURM_NTASKS": "1"}, ""),
+        ({"SLURM_NTASKS": "16"}, "SLURM"),
+        ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a:1"}, "TPU"),
+    ],
+)
+def test_a_launcher_is_known_by_its_variables(variables, want, monkeypatch):
+    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert cluster.launched() == want
+
+
+def test_alone_nothing_is_joined_and_everything_is_the_firsts(monkeypatch):
+    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES):
+        monkeypatch.delenv(name, raising=False)
+    cluster.join(ClusterConfig())
+    assert cluster.is_first() and not cluster.is_several()
+    assert cluster.from_first(lambda: {"a": (1,)}) == {"a": (1,)}
+    assert cluster.everywhere(True) and not cluster.everywhere(False)
+
+
+def test_where_a_run_is_computed_does_not_make_it_another():
+    assert {f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)} <= EXEMPT
+
+
+@pytest.fixture
+def program(tmp_path):
+    """A program that ends as its first words say, the process with number N by the N-th of them."""
+    path = tmp_path / "program.py"
+    path.write_text(
+        "import os, sys, time\n"
+        "words = sys.argv[1:]\n"
+        "word = words[int(words[words.index('--cluster.process') + 1])]\n"
+        "print('out', word, flush=True); print('err', word, file=sys.stderr, flush=True)\n"
+        "time.sleep(600) if word == 'hang' else os.kill(os.getpid(), 9) if word == 'killed' else 0\n"
+        "sys.exit(int(word))\n"
+    )
+    return str(path)
+
+
+def ending(program, *words):
+    command = [sys.executable, "-m", "zoo", "launch", "--processes", str(len(words)), program, *words]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+
+def test_what_processes_write_and_how_they_end_is_handed_on(program):
+    found = ending(program, "0", "0")
+    assert found.returncode == 0 and found.stdout == "out 0\n"
+    assert {"[0] err 0", "[1] err 0", "[1] out 0"} == set(found.stderr.splitlines())
+    assert ending(program, "0", "3").returncode == 3
+    assert ending(program, "75", "75").returncode == 75
+    assert ending(program, "0", "killed").returncode == 71
+
+
+def test_what_does_not_end_after_a_failure_is_ended(monkeypatch):
+    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
+    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
+    processes = [subprocess.Popen(sleeps), subprocess.Popen([sys.executable, "-c", "exit(5)"])]
+    assert launch.ended(processes) == 5
+    assert processes[0].returncode == -signal.SIGKILL
