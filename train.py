@@ -108,7 +108,8 @@ def train(name: str, recipe) -> int:
                 return PREEMPTED
             result["seconds"] = round(time.monotonic() - started, 1)
             run.write("result.json", result)
-        print_result(result)
+        if cluster.is_first():
+            print_result(result)
     return 0
 
 
@@ -133,12 +134,12 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
         carried_rows=dataset.carried_rows,
     )
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
-    settings = run.settings | {"mesh": dict(mesh.shape)}
+    first, settings = cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpoints(run.path / "checkpoints", recipe.keep))
-        log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard))
+        log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
 
         # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
         state = checkpoints.restore(specs, mesh, note=lambda text: print(text, file=cluster.stderr()))
@@ -212,7 +213,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             )
         elif "causal" in model.traits and "pair" not in model.traits:
             write_sample(recipe, model, state.final_params, dataset, run.path)
-    if recipe.plot and cluster.is_first():
+    if recipe.plot and first:
         plot_loss(run.path, title=recipe.name)
     return result
 

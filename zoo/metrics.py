@@ -18,7 +18,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from zoo import cluster
 from zoo.errors import ConfigError, storage_errors
 
 
@@ -26,18 +25,19 @@ class MetricsLog:
     """Appends to `folder`/metrics.jsonl and, if asked, writes the numbers for TensorBoard too.
 
     A run that continues at step s calls `truncate_after(s)` first; what a killed process wrote
-    about later steps, or wrote half, is forgotten. Of several processes the first writes.
+    about later steps, or wrote half, is forgotten. Of several processes one writes, and the others only make
+    their records.
     """
 
-    def __init__(self, folder: str | os.PathLike, *, tensorboard: bool = False):
+    def __init__(self, folder: str | os.PathLike, *, tensorboard: bool = False, writes: bool = True):
         self.path = Path(folder) / "metrics.jsonl"
         self._board = Path(folder) / "tensorboard" if tensorboard else None
         self._writer: Any = None
         self._purge_step: int | None = None
         if tensorboard:
             require("tensorboardX", extra="tensorboard")
-        self._writes = cluster.is_first()
-        if not self._writes:
+        self._writes = writes
+        if not writes:
             return
         with storage_errors(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -148,9 +148,8 @@ def require(module: str, *, extra: str) -> None:
 
 
 def print_result(result: Mapping[str, Any]) -> None:
-    """One compact JSON line, the last that a command writes to stdout; of several processes the first's."""
-    if cluster.is_first():
-        print(json.dumps(finite(result), separators=(",", ":"), allow_nan=False), flush=True)
+    """One compact JSON line, the last that a command writes to stdout."""
+    print(json.dumps(finite(result), separators=(",", ":"), allow_nan=False), flush=True)
 
 
 def finite(value: Any) -> Any:
