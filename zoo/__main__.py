@@ -9,6 +9,7 @@ fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
 predict MODEL FILE          labels, tags, targets, answers, scores or similarities of a file's texts
 embed MODEL FILE            vectors of a file's texts
+doctor                      what this machine has, and what is wrong with it
 launch PROGRAM ...          a rehearsal of several processes on this machine
 export MODEL FOLDER         write a model as Hugging Face publishes one, or a run's adapters as peft does
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
@@ -153,6 +154,10 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--export", default="", help="write the vectors: .txt word2vec's text, .bin, .glove")
     verb.set_defaults(run="words.words")
 
+    verb = verbs.add_parser("doctor", help="what this machine has, and what is wrong with it")
+    verb.add_argument("--runs", default="runs", help="where runs are to be kept (runs)")
+    verb.set_defaults(run="doctor.examine")
+
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
     verb.add_argument("--processes", type=int, default=2, help="how many (2)")
     verb.add_argument("--devices", type=int, default=0, help="virtual CPU devices in all (one for each)")
@@ -173,7 +178,7 @@ def main(argv: list[str]) -> int:
         module, function = options.run.split(".")
         run = getattr(importlib.import_module(f"zoo.verbs.{module}"), function)
         report = run(options)
-        if isinstance(report, int):  # launch: the last line was the program's own
+        if isinstance(report, int):  # launch and doctor have printed theirs
             return report
         print(json.dumps(report, separators=(",", ":"), ensure_ascii=False))
         return 0

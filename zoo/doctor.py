@@ -1,0 +1,195 @@
+"""What a machine has, before a run is bet on it: each finding with its remedy.
+
+    for finding in findings(Path("runs")):
+        print(finding)
+
+Nothing is changed but a file that is written and removed again. Of several processes each looks at its own
+machine, and all at their devices together.
+"""
+
+import importlib.metadata
+import importlib.util
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from zoo import cluster, throughput
+from zoo.data import cache
+from zoo.errors import first_line
+from zoo.run import versions
+
+GOOD, WARNING, FAULT = "ok", "warning", "fault"
+LITTLE_DISK, LITTLE_MEMORY = 10 << 30, 4 << 30
+PROBE_BYTES = 1 << 26  # written to disk, and gathered from every device
+# {what is there where an accelerator is: the extra that makes JAX use it}
+ACCELERATORS = {"/dev/nvidiactl": "cuda12", "/dev/accel0": "tpu", "/dev/vfio/0": "tpu"}
+PROXIES = ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something about a machine, and what to do where it is a fault or may become one."""
+
+    kind: str
+    subject: str
+    text: str
+    remedy: str = ""
+
+    def __str__(self):
+        return f"{self.kind:8} {self.subject:9} {self.text}" + (f"; {self.remedy}" if self.remedy else "")
+
+
+def findings(folder: Path) -> Iterator[Finding]:
+    """All of them, the cheap ones first; `folder` is where runs are to be kept."""
+    for look in (libraries, processes, memory, disk(folder), disk(cache.folder()), devices):
+        try:
+            yield from look()
+        except Exception as error:  # a machine may be broken in any way
+            name = getattr(look, "__name__", "machine")
+            yield Finding(FAULT, name, f"{type(error).__name__}: {first_line(error)}", "mend this first")
+
+
+def libraries() -> Iterator[Finding]:
+    found = versions()
+    text = ", ".join(f"{name} {version}" for name, version in found.items())
+    jax, jaxlib = (found[name].split("+")[0] for name in ("jax", "jaxlib"))
+    if jax != jaxlib:
+        yield Finding(FAULT, "libraries", text, f"jax and jaxlib belong together: pip install jaxlib=={jax}")
+    else:
+        yield Finding(GOOD, "libraries", text)
+    for name, version in sorted(plugins().items()):
+        if version.split("+")[0] != jaxlib:
+            remedy = f"it is of another jaxlib ({jaxlib}): pip install {name}=={jaxlib}"
+            yield Finding(FAULT, "libraries", f"{name} {version}", remedy)
+
+
+def plugins() -> dict[str, str]:
+    """JAX's own plugins for GPUs that are installed, which have jaxlib's version."""
+    names = ("jax-cuda12-plugin", "jax-cuda13-plugin", "jax-cuda12-pjrt", "jax-cuda13-pjrt")
+    found = {}
+    for name in names:
+        if importlib.util.find_spec(name.replace("-pjrt", "-plugin").replace("-", "_")):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def processes() -> Iterator[Finding]:
+    """Whether this is one of several, and what may keep them from each other."""
+    import jax
+
+    launcher = cluster.launched()
+    if cluster.is_several():
+        text = f"{jax.process_index()} of {jax.process_count()}"
+        yield Finding(GOOD, "processes", text + f", started by {launcher}" * bool(launcher))
+    elif launcher:
+        text = f"{launcher} has started several, and this is alone"
+        yield Finding(FAULT, "processes", text, "look at the error above, or start train.py alone")
+    else:
+        yield Finding(GOOD, "processes", "one; no launcher of several is known by its variables")
+    proxies = [name for name in PROXIES if os.environ.get(name)]
+    if proxies and launcher:
+        remedy = "processes may hang in looking for each other: unset them for the run"
+        yield Finding(WARNING, "processes", f"{', '.join(proxies)} set", remedy)
+
+
+def memory() -> Iterator[Finding]:
+    """The host's; its devices' is said with them."""
+    page, cores = os.sysconf("SC_PAGE_SIZE"), os.cpu_count()
+    total, free = (os.sysconf(name) * page for name in ("SC_PHYS_PAGES", "SC_AVPHYS_PAGES"))
+    text = f"{gib(total)} on the host, {gib(free)} unused, {cores} cores"
+    if total < LITTLE_MEMORY:
+        yield Finding(WARNING, "memory", text, "small models only; a compiler alone takes a GiB")
+    else:
+        yield Finding(GOOD, "memory", text)
+
+
+def disk(folder: Path) -> Callable[[], Iterator[Finding]]:
+    """A look at the disk of a folder, which need not be there."""
+
+    def look() -> Iterator[Finding]:
+        place = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+        try:
+            seconds = written_in(place)
+        except OSError as error:
+            remedy = "make room, mend its permissions or choose another place"
+            yield Finding(FAULT, "disk", f"{folder}: cannot be written ({error.strerror})", remedy)
+            return
+        free, rate = shutil.disk_usage(place).free, PROBE_BYTES / seconds / 1e6
+        text = f"{folder}: {gib(free)} free, {rate:,.0f} MB/s written"
+        remedy = "a checkpoint has three times the parameters, and two are kept (--keep)"
+        yield Finding(WARNING, "disk", text, remedy) if free < LITTLE_DISK else Finding(GOOD, "disk", text)
+
+    return look
+
+
+def written_in(folder: Path) -> float:
+    """Seconds to write PROBE_BYTES to a disk. Raises OSError where they cannot be, or come back otherwise."""
+    content = np.random.default_rng(0).bytes(PROBE_BYTES)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".zoo-doctor-") as file:
+        start = time.perf_counter()
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+        seconds = time.perf_counter() - start
+        if Path(file.name).read_bytes() != content:
+            raise OSError(0, "what was written did not come back")
+    return seconds
+
+
+def devices() -> Iterator[Finding]:
+    """What JAX computes on, how fast, and whether the devices add up what they hold."""
+    import jax
+
+    found = jax.devices()
+    first, count = found[0], len(found)
+    limits = {(each.memory_stats() or {}).get("bytes_limit") for each in jax.local_devices()} - {None}
+    _, peak = throughput.peak_flops(first.device_kind, first.platform, num_devices=count)
+    text = f"{count} x {first.device_kind} ({first.platform}); {peak}"
+    text += f"; {gib(min(limits))} each" if limits else ""
+    unused = {extra for path, extra in ACCELERATORS.items() if os.path.exists(path)}
+    if first.platform == "cpu" and unused:
+        extra = min(unused)
+        remedy = f'JAX does not use it: pip install -e ".[{extra}]", and JAX_PLATFORMS must not say cpu'
+        yield Finding(FAULT, "devices", f"{text}, beside an accelerator", remedy)
+    else:
+        yield Finding(GOOD, "devices", text)
+    if count > 1:
+        yield collective(found)
+
+
+def collective(found) -> Finding:
+    """One sum over all devices, of numbers whose sum is known, and how fast it comes."""
+    import jax
+    from jax.sharding import NamedSharding, PartitionSpec
+
+    from zoo.sharding import MeshConfig, make_mesh
+
+    count, size = len(found), PROBE_BYTES // 4
+    mesh = make_mesh(MeshConfig(data=count), found)
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    x = jax.make_array_from_callback(
+        (count, size), rows, lambda index: np.full((1, size), index[0].start or 0, np.float32)
+    )
+    total = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    total(x).block_until_ready()
+    start = time.perf_counter()
+    sums = total(x).block_until_ready()
+    seconds = time.perf_counter() - start
+    want = count * (count - 1) / 2
+    wrong = int((np.asarray(sums.addressable_shards[0].data) != want).sum())
+    moved = 2 * (count - 1) / count * PROBE_BYTES  # by each device of a ring
+    text = f"a sum of {PROBE_BYTES >> 20} MiB over {count} devices in {1000 * seconds:,.0f} ms"
+    if wrong:
+        remedy = "a device or a link is broken: find it by leaving devices out, and have it changed"
+        return Finding(FAULT, "links", f"{text}: {wrong:,} numbers of it are wrong", remedy)
+    return Finding(GOOD, "links", f"{text}, {moved / seconds / 1e9:.2f} GB/s in and out of each")
+
+
+def gib(count: int) -> str:
+    return f"{count / 2**30:,.1f} GiB"
