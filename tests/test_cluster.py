@@ -27,9 +27,9 @@ ROOT = Path(__file__).parent.parent
 FAMILIES = {
     "gpt": ["gpt_stdlib", *TINY],
     "bert": (
-        "bert_stdlib --data.vocab-size 300 --data.length 32 --data.batch-size 8 --model.encoder.num-layers 1 "
-        "--model.encoder.num-heads 2 --model.encoder.d-model 16 --model.encoder.d-ff 32 --steps 12 "
-        "--model.encoder.max-length 32 --eval-every 5 --log-every 1 --save-every 4"
+        "bert_stdlib --data.vocab-size 300 --data.length 32 --data.batch-size 8 --model.num-layers 1 "
+        "--model.num-heads 2 --model.d-model 16 --model.d-ff 32 --steps 12 "
+        "--model.max-length 32 --eval-every 5 --log-every 1 --save-every 4"
     ).split(),
     "lstm": (
         "lstm_stdlib --data.tokenizer char --data.vocab-size 0 --model.num-layers 1 --model.d-model 16 "
