@@ -6,7 +6,10 @@ import pytest
 from jax.sharding import PartitionSpec
 from training import eight_devices, mesh_of
 
+import zoo
 from zoo.errors import ConfigError
+from zoo.models.gpt import GPTConfig
+from zoo.reporter import unspread
 from zoo.sharding import (
     LETTERS,
     RULES,
@@ -101,3 +104,13 @@ def test_rows_that_do_not_divide_over_the_shards_are_refused():
 
 def test_axes_are_automatic():
     assert all(kind == jax.sharding.AxisType.Auto for kind in mesh_of().axis_types)
+
+
+def test_parameters_that_no_axis_takes_are_said_where_they_are_many():
+    """A long table of positions has no letter that tensor parallelism spreads; fsdp spreads its width."""
+    config = GPTConfig(vocab_size=128, max_length=4096, num_layers=1, num_heads=8, d_model=16, d_ff=32)
+    specs = zoo.create(config).abstract()
+    text = unspread(specs, make_mesh(MeshConfig(tensor=8, data=1)))
+    assert text.startswith("9") and "positions/table" in text
+    assert unspread(specs, make_mesh(MeshConfig(fsdp=8, data=1))) == ""
+    assert unspread(specs, make_mesh(MeshConfig(data=8))) == ""  # copies are what is meant

@@ -6,9 +6,12 @@ import math
 import jax
 
 from zoo import cluster, metrics, optim, sharding, throughput
+from zoo.checkpoint import named_leaves
 from zoo.errors import NumericsError
 from zoo.optim.finetune import without
 from zoo.progress import Progress
+
+TOLERATED = 0.02  # of the parameters' bytes, whole on every device where they are meant to be shared
 
 
 class Reporter:
@@ -46,6 +49,8 @@ class Reporter:
             "devices": f"{mesh}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",
         }
+        if text := unspread(self._model.abstract(), self._mesh):
+            lines["memory"] = text
         for name, text in lines.items():
             self.bar.note(f"{name:8} {text}")
 
@@ -102,3 +107,23 @@ class Reporter:
             record = {"loss": self.last_loss, "learning_rate": float(self._rate(step - 1))}
             record |= {"grad_norm": float(numbers["grad_norm"]), **self.speed.read()}
             self.bar.show(self._log.write(step, **record))
+
+
+def unspread(specs, mesh) -> str:
+    """What lies whole on every device of a mesh that is meant to share parameters, if that is more than
+    TOLERATED of their bytes; empty where it is not."""
+    if mesh.shape["fsdp"] == mesh.shape["tensor"] == 1:
+        return ""
+    sizes, whole = {}, {}
+    placed = named_leaves(sharding.shardings(specs, mesh))
+    for name, spec in named_leaves(specs).items():
+        sizes[name] = math.prod(spec.shape) * spec.dtype.itemsize
+        if placed[name].is_fully_replicated:
+            whole[name] = sizes[name]
+    share = sum(whole.values()) / sum(sizes.values())
+    if share <= TOLERATED:
+        return ""
+    largest = ", ".join(sorted(whole, key=whole.get, reverse=True)[:3])
+    return (
+        f"{share:.1%} of the parameters lie whole on every device: {largest}; no axis of this mesh takes them"
+    )
