@@ -11,8 +11,6 @@ stderr, and the last line on stdout is one JSON object. README.md lists the exit
 import contextlib
 import dataclasses
 import logging
-import os
-import signal
 import sys
 import time
 import traceback
@@ -82,11 +80,9 @@ def guarded(argv: list[str]) -> int:
 
 def train(name: str, recipe) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
-    started, stop = time.monotonic(), StopRequest()
-    flags = xla.apply()
-    cluster.join(
-        recipe.cluster
-    )  # before the shapes of a published folder are asked for, which starts the devices
+    started, stop = time.monotonic(), cluster.StopRequest()
+    flags = xla.apply()  # this and the next before a published folder's shapes are asked for: that starts JAX
+    cluster.join(recipe.cluster)
     if recipe.plot:
         require("matplotlib", extra="plot")
     for module, extra in getattr(recipe.task, "needs", ()):
@@ -177,7 +173,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)
-                last, leave = step == end, stop.requested_at(step)
+                last, leave = step == end, stop.is_due(step)
                 if reporter.owes_evaluation(step, state.best) and (last or not leave):
                     with reporter.caught_up():
                         state = look(state)
@@ -207,11 +203,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             "run": str(run.path),
             "state_digest": state_digest(state, specs),
         }
-        if cluster.is_several():
-            reporter.bar.note(
-                f"no text, as several processes hold the model; python -m zoo generate {run.path}"
-            )
-        elif "causal" in model.traits and "pair" not in model.traits:
+        if "causal" in model.traits and "pair" not in model.traits and not cluster.is_several():
             write_sample(recipe, model, state.final_params, dataset, run.path)
     if recipe.plot and first:
         plot_loss(run.path, title=recipe.name)
@@ -288,27 +280,6 @@ def with_vectors(path: str, model, params, tokenizer):
     params, found = initialise(params, table, read_vectors(path, words), tokenizer)
     print(f"vectors  {path}: {found:,} of {tokenizer.vocab_size:,} words", file=sys.stderr)
     return params
-
-
-class StopRequest:
-    """SIGTERM or SIGINT: the loop saves the step it is at and leaves; a second one leaves at once."""
-
-    def __init__(self):
-        self.requested = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._received)
-
-    def requested_at(self, step: int) -> bool:
-        """Whether to leave at this step: one process when it is asked to, several when all can."""
-        return cluster.asked_to_stop(step) if cluster.is_several() else self.requested
-
-    def _received(self, number, _):
-        if self.requested:
-            os._exit(128 + number)
-        self.requested = True
-        if cluster.is_several():  # Ctrl-C; the runtime agrees on what it hears as SIGTERM
-            os.kill(os.getpid(), signal.SIGTERM)
-        print("\nstopping after this step; again to leave at once", file=sys.stderr)
 
 
 if __name__ == "__main__":

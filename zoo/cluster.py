@@ -17,6 +17,7 @@ the runtime when its heartbeats stay away.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -150,12 +151,31 @@ def everywhere(is_so: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(is_so))))
 
 
-def asked_to_stop(step: int) -> bool:
-    """Whether a process was asked to end (SIGTERM), and this is the step that all can save and leave at. Of
-    several processes, at every step."""
-    from jax.experimental import multihost_utils
+class StopRequest:
+    """SIGTERM or SIGINT: the loop saves the step it is at and leaves; of one process a second one leaves at
+    once. Where one of several hears it, all leave at one step."""
 
-    return is_several() and multihost_utils.reached_preemption_sync_point(step)
+    def __init__(self):
+        self.requested = self._is_handed_on = False
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._received)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save and leave at this step. To be asked at every step."""
+        if not is_several():
+            return self.requested
+        if self.requested and not self._is_handed_on:  # the runtime has heard no SIGTERM itself
+            self._is_handed_on = True
+            os.kill(os.getpid(), signal.SIGTERM)
+        from jax.experimental import multihost_utils
+
+        return multihost_utils.reached_preemption_sync_point(step)
+
+    def _received(self, number, _):
+        if self.requested:
+            os._exit(128 + number)
+        self.requested = True
+        print("\nstopping after this step; again to leave at once", file=sys.stderr)
 
 
 def is_lost(error: Exception) -> bool:

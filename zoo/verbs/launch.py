@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import IO, TextIO
 
 from zoo.errors import LOST, PREEMPTED, ConfigError
 
@@ -49,10 +50,12 @@ def launch(options) -> int:
                 start_new_session=True,  # Ctrl-C reaches this process alone, which hands it on
             )
         )
-    readers = [*map(copier, range(count), processes, [sys.stderr] * count, ["stderr"] * count)]
-    readers += [
-        *map(copier, range(count), processes, [sys.stdout, *[sys.stderr] * (count - 1)], ["stdout"] * count)
-    ]
+    readers = []
+    for number, process in enumerate(processes):
+        readers.append(copier(process.stderr, sys.stderr, f"[{number}] "))
+        readers.append(
+            copier(process.stdout, *((sys.stderr, f"[{number}] ") if number else (sys.stdout, "")))
+        )
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: send(processes, signal.SIGTERM))
     code = ended(processes)
@@ -77,10 +80,8 @@ def ended(processes: Sequence[subprocess.Popen]) -> int:
     return LOST if code < 0 else code  # by a signal: somebody's, or the runtime's for one that was lost
 
 
-def copier(number: int, process: subprocess.Popen, target, name: str) -> threading.Thread:
+def copier(source: IO[str], target: TextIO, prefix: str) -> threading.Thread:
     """A thread that shows what a process writes."""
-    source = getattr(process, name)
-    prefix = "" if target is sys.stdout else f"[{number}] "
 
     def copy():
         for line in source:
