@@ -56,6 +56,7 @@ def findings(folder: Path) -> Iterator[Finding]:
 
 
 def libraries() -> Iterator[Finding]:
+    """Their versions, and those that do not belong together."""
     found = versions()
     text = ", ".join(f"{name} {version}" for name, version in found.items())
     jax, jaxlib = (found[name].split("+")[0] for name in ("jax", "jaxlib"))
@@ -166,17 +167,17 @@ def devices() -> Iterator[Finding]:
 def collective(found) -> Finding:
     """One sum over all devices, of numbers whose sum is known, and how fast it comes."""
     import jax
-    from jax.sharding import NamedSharding, PartitionSpec
 
-    from zoo.sharding import MeshConfig, make_mesh
+    from zoo.sharding import MeshConfig, make_mesh, replicated, rows_sharding
 
     count, size = len(found), PROBE_BYTES // 4
     mesh = make_mesh(MeshConfig(data=count), found)
-    rows = NamedSharding(mesh, PartitionSpec("data"))
     x = jax.make_array_from_callback(
-        (count, size), rows, lambda index: np.full((1, size), index[0].start or 0, np.float32)
+        (count, size),
+        rows_sharding(mesh),
+        lambda index: np.full((1, size), index[0].start or 0, np.float32),
     )
-    total = jax.jit(lambda x: x.sum(0), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    total = jax.jit(lambda x: x.sum(0), out_shardings=replicated(mesh))
     total(x).block_until_ready()
     start = time.perf_counter()
     sums = total(x).block_until_ready()
