@@ -3,6 +3,7 @@
     python train.py                                             # a small GPT on the text of Python itself
     python train.py gpt_shakespeare_char --data.path input.txt
     python train.py gpt2 --data.path corpus/ --data.vocab-path gpt2/ --mesh.fsdp 8
+    python train.py gpt2 --mesh.fsdp 8 --plan v5e:2x4           # compiles it for a pod, trains nothing
 
 The same command continues a run that was stopped; a run that is complete says so. Progress goes to
 stderr, and the last line on stdout is one JSON object. README.md lists the exit codes.
@@ -18,7 +19,7 @@ import traceback
 import jax
 import optax
 
-from zoo import cli, cluster, data, models, optim, sharding, xla
+from zoo import cli, cluster, data, models, optim, plan, sharding, xla
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.distill import Lesson
@@ -61,8 +62,14 @@ def guarded(argv: list[str]) -> int:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("zoo").setLevel(logging.INFO)
     try:
+        request, argv = plan.requested(argv)
         name = argv[0] if argv and not argv[0].startswith("-") else DEFAULT
-        return train(name, cli.parse(argv, CONFIGS, CHOICES, default=DEFAULT))
+        recipe = cli.parse(argv, CONFIGS, CHOICES, default=DEFAULT)
+        if request:
+            from zoo.plan.planner import run
+
+            return run(request, recipe, complete, step_of)
+        return train(name, recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -114,21 +121,11 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
     # Devices, model, step.
     mesh = sharding.make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
-    model = with_lora(models.create(recipe.model), recipe.lora)
-    lesson = teacher_params = None
+    teacher = teacher_params = None
     if recipe.distill.teacher:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
-        lesson = Lesson(model, teacher, recipe.distill)
-    frozen = frozen_names(recipe.finetune.freeze, model.abstract())
-    frozen |= frozen_beside(recipe.lora, named_leaves(model.abstract()))
-    parts = TrainStep(
-        *(model, recipe.task, change_of(recipe, model, lesson.specs() if lesson else {}, frozen)),
-        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
-        lesson=lesson,
-        frozen=frozen,
-        best=recipe.best,
-        carried_rows=dataset.carried_rows,
-    )
+    parts = step_of(recipe, dataset, teacher)
+    model, frozen = parts.model, parts.frozen
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
     first, settings = cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
 
@@ -214,6 +211,22 @@ def saved_data(run, dataset) -> None:
     """What turns text into tokens, in the run's folder."""
     with storage_errors(run.path):
         dataset.save(run.path)
+
+
+def step_of(recipe, dataset, teacher=None) -> TrainStep:
+    """The training step of a recipe: what the loop repeats, and what --plan compiles."""
+    model = with_lora(models.create(recipe.model), recipe.lora)
+    lesson = Lesson(model, teacher, recipe.distill) if teacher else None
+    frozen = frozen_names(recipe.finetune.freeze, model.abstract())
+    frozen |= frozen_beside(recipe.lora, named_leaves(model.abstract()))
+    return TrainStep(
+        *(model, recipe.task, change_of(recipe, model, lesson.specs() if lesson else {}, frozen)),
+        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
+        lesson=lesson,
+        frozen=frozen,
+        best=recipe.best,
+        carried_rows=dataset.carried_rows,
+    )
 
 
 def out_of_patience(recipe, state) -> bool:

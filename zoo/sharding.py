@@ -22,7 +22,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zoo.errors import ConfigError
 
@@ -185,13 +185,9 @@ def describe(sizes: Mapping[str, int]) -> str:
     return "mesh " + " ".join(f"{axis}={size}" for axis, size in sizes.items())
 
 
-def make_mesh(config: MeshConfig, devices=None) -> Mesh:
-    """A mesh over all `devices` (default: every device there is), with automatic axes.
-
-    Raises ConfigError where the sizes do not multiply to the number of devices.
-    """
-    devices = list(jax.devices() if devices is None else devices)
-    sizes, count = config.sizes, len(devices)
+def mesh_sizes(config: MeshConfig, count: int) -> dict[str, int]:
+    """The size of every axis on `count` devices; ConfigError where they do not multiply to it."""
+    sizes = config.sizes
     known = math.prod(size for size in sizes.values() if size != -1)
     if count % known == 0:
         sizes = {axis: count // known if size == -1 else size for axis, size in sizes.items()}
@@ -200,8 +196,23 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
             f"{describe(config.sizes)} does not fit {count} device{'s' * (count > 1)}; "
             "sizes must multiply to the number of devices, one may be -1"
         )
+    return sizes
+
+
+def make_mesh(config: MeshConfig, devices=None) -> Mesh:
+    """A mesh over all `devices` (default: every device there is), with automatic axes.
+
+    Raises ConfigError where the sizes do not multiply to the number of devices.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    sizes = mesh_sizes(config, len(devices))
     types = (AxisType.Auto,) * len(AXES)
     return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
+
+
+def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
+    """A mesh of sizes alone, to ask what each device would hold."""
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes))
 
 
 # --- placement ------------------------------------------------------------------------------------

@@ -1,0 +1,82 @@
+"""The floating-point operations of a compiled program's matmuls, each as often as it runs.
+
+A TPU writes them all as convolutions. Heads and rows of attention are then "positions" of a window with
+dilated inputs, of which most meet only holes: what is counted is the pairs that meet a number, as XLA's own
+count does (HloCostAnalysis).
+"""
+
+import math
+import re
+
+from zoo.plan.program import Array, Computation, Instruction, Program
+
+
+def matmul_flops(program: Program) -> float:
+    """Per device and call."""
+    total = 0.0
+    for name, computation in program.computations.items():
+        for instruction in computation.instructions.values():
+            if instruction.opcode in ("dot", "convolution"):
+                total += program.runs[name] * flops_of(computation, instruction)
+    return total
+
+
+def flops_of(computation: Computation, instruction: Instruction) -> float:
+    """Two per product that is added up."""
+    left, right = (computation.arrays(name)[0] for name in instruction.operands[:2])
+    out = instruction.arrays[0]
+    if instruction.opcode == "dot":
+        summed = numbers(instruction.attribute("lhs_contracting_dims"))
+        return 2.0 * math.prod(out.shape) * math.prod(left.shape[i] for i in summed)
+    return convolution_flops(instruction, left, right, out)
+
+
+def convolution_flops(instruction: Instruction, left: Array, right: Array, out: Array) -> float:
+    """`dim_labels=0bf_io0->0bf`: where batch, features and positions lie in input, kernel and output."""
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
+    assert labels is not None, instruction
+    inputs, kernels, outputs = labels.groups()
+    window = re.search(r"window=\{([^}]*)\}", instruction.rest)
+    settings = dict(part.split("=") for part in window.group(1).split()) if window else {}
+    positions = sorted(label for label in inputs if label.isdigit())
+    pairs = 1.0
+    for place, label in enumerate(positions):
+        pad = sides(settings.get("pad", ""), place)
+        pairs *= meetings(
+            size_in=left.shape[inputs.index(label)],
+            size_window=right.shape[kernels.index(label)],
+            size_out=out.shape[outputs.index(label)],
+            stride=at(settings.get("stride", ""), place),
+            pad_low=pad,
+            dilation_in=at(settings.get("lhs_dilate", ""), place),
+            dilation_window=at(settings.get("rhs_dilate", ""), place),
+        )
+    batch, features = out.shape[outputs.index("b")], out.shape[outputs.index("f")]
+    groups = int(instruction.attribute("batch_group_count") or 1)
+    return 2.0 * pairs * batch * features * right.shape[kernels.index("i")] / groups
+
+
+def meetings(*, size_in, size_window, size_out, stride, pad_low, dilation_in, dilation_window) -> int:
+    """How many pairs of an output's and a window's place meet a number of the input."""
+    if size_window == 1 and dilation_in == 1 and pad_low == 0:
+        return size_out
+    count = 0
+    for place in range(size_out):
+        for tap in range(size_window):
+            where = place * stride + tap * dilation_window - pad_low
+            count += where % dilation_in == 0 and 0 <= where // dilation_in < size_in
+    return count
+
+
+def at(setting: str, place: int) -> int:
+    """The n-th of "8x12", 1 where nothing is said."""
+    return int(setting.split("x")[place]) if setting else 1
+
+
+def sides(setting: str, place: int) -> int:
+    """The lower padding of the n-th of "0_0x11_11"."""
+    return int(setting.split("x")[place].split("_")[0]) if setting else 0
+
+
+def numbers(text: str) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text)]

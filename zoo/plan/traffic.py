@@ -1,0 +1,88 @@
+"""How many bytes a compiled program reads from and writes to a device's large memory, roughly.
+
+Each instruction that runs by itself reads its operands and writes its results once; what a fusion keeps
+inside costs nothing. A fusion that takes a slice of an operand reads the slice, and one that updates a
+slice writes that. What the compiler has put into the small memory (S(1) of a TPU) is left out. Real
+programs read some things twice, so this is a lower bound.
+"""
+
+from zoo.plan.program import Array, Computation, Instruction, Program
+
+# They move nothing, or what they call is counted where it stands.
+FREE = frozenset(
+    ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "iota")
+    + ("partition-id", "replica-id", "after-all", "optimization-barrier", "opt-barrier", "domain")
+    + ("async-update",)
+)
+ALLOCATING = ("AllocateBuffer", "ConcatBitcast")
+SLICES = ("dynamic-slice", "gather", "slice")
+
+
+def memory_bytes(program: Program) -> float:
+    """Per device and call."""
+    inside = {
+        called
+        for computation in program.computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode not in ("while", "conditional", "call")
+        for called in instruction.called
+    }
+    total = 0.0
+    for name, computation in program.computations.items():
+        runs = program.runs[name]
+        if runs and name not in inside:
+            for instruction in computation.instructions.values():
+                if instruction.opcode not in FREE:
+                    total += runs * moved(program, computation, instruction)
+    return total
+
+
+def moved(program: Program, computation: Computation, instruction: Instruction) -> float:
+    """Bytes of one instruction's operands and results."""
+    if (
+        instruction.opcode.endswith("-done")
+        or instruction.attribute("custom_call_target").strip('"') in ALLOCATING
+    ):
+        return 0.0
+    operands = [computation.arrays(name) for name in instruction.operands]
+    if instruction.opcode in ("slice-start", "dynamic-slice-start"):  # (whole, slice, a flag)
+        return instruction.arrays[1].bytes
+    if instruction.opcode in SLICES:
+        return 2 * in_hbm(instruction.arrays)
+    if instruction.opcode == "dynamic-update-slice":
+        return 2 * in_hbm(operands[1])
+    if instruction.opcode == "copy-start":
+        return in_hbm(instruction.arrays[:2])
+    called = instruction.called
+    if instruction.opcode != "fusion" or not called or called[0] not in program.computations:
+        return in_hbm(instruction.arrays) + sum(map(in_hbm, operands))
+    fused = program.computations[called[0]]
+    total = in_hbm(instruction.arrays)
+    updates = [i for i in fused.instructions.values() if i.opcode == "dynamic-update-slice"]
+    if updates and len(instruction.arrays) == 1:
+        total = sum(in_hbm(fused.arrays(update.operands[1])) for update in updates)
+    parameters = {int(i.literal): i for i in fused.instructions.values() if i.opcode == "parameter"}
+    for number, arrays in enumerate(operands):
+        total += (
+            min(in_hbm(arrays), read(fused, parameters[number])) if number in parameters else in_hbm(arrays)
+        )
+    return total
+
+
+def read(fused: Computation, parameter: Instruction) -> float:
+    """What a fusion reads of an operand: the slices, where it takes slices alone."""
+    total = 0.0
+    for user in fused.instructions.values():
+        if parameter.name not in user.operands:
+            continue
+        if user.opcode in SLICES:
+            total += user.bytes
+        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
+            continue
+        else:
+            return float("inf")
+    return total
+
+
+def in_hbm(arrays: tuple[Array, ...]) -> float:
+    return sum(array.bytes for array in arrays if array.in_hbm)
