@@ -64,7 +64,7 @@ def guarded(argv: list[str]) -> int:
     try:
         request, argv = plan.requested(argv)
         name = argv[0] if argv and not argv[0].startswith("-") else DEFAULT
-        recipe = cli.parse(argv, CONFIGS, CHOICES, default=DEFAULT)
+        recipe = cli.parse(argv, CONFIGS, CHOICES, default=DEFAULT, beside=[plan.HELP])
         if request:
             from zoo.plan.planner import run
 

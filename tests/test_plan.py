@@ -184,6 +184,32 @@ def test_the_tpus_windowed_loops_and_fused_scatters_are_read_for_what_they_are()
     assert matmul_flops(program) == 2 * 2 * 8 * 8 * 16
 
 
+@pytest.mark.parametrize(
+    ("groups", "axes"),
+    [
+        ("{{0,1},{2,3},{4,5},{6,7}}", ("tensor",)),
+        ("[4,2]<=[8]", ("tensor",)),
+        ("[4,2]<=[2,2,2]T(0,2,1)", ("fsdp",)),
+        ("mesh['a'=4,'b'=2] {'b'}", ("tensor",)),
+        ("mesh['a'=2,'b'=2,'c'=2] {'a','c'}", ("data", "tensor")),
+        ("mesh['a'=2,'b'=4], device_ids=([4,2]T(1,0)) {'a'}", ("tensor",)),
+        ("mesh['a'=8] {'a':(1)2}", ("?",)),
+        ("{{0,3},{1,2},{4,7},{5,6}}", ("?",)),
+    ],
+)
+def test_groups_of_devices_in_every_form_are_the_axes_they_differ_in(groups, axes):
+    text = WINDOWED.replace("mesh['axis_0'=4,'axis_1'=2] {'axis_1'}", groups)
+    (found,) = (c for c in collectives_of(read_program(text), AXES) if c.kind == "all-reduce")
+    assert found.axes == axes
+
+
+def test_a_gather_that_is_written_as_a_sum_of_parts_is_named_and_counts_twice():
+    put = "%part0 = bf16[64,16]{1,0} dynamic-update-slice(%zeros, %a, %start, %start)\n  %row = bf16[64,16]{1,0}"
+    text = WINDOWED.replace("%row = bf16[16]{0:T(256)(128)(2,1)} all-reduce(%a)", f"{put} all-reduce(%part0)")
+    found = {c.kind: c for c in collectives_of(read_program(text), {"data": 4, "fsdp": 2})}
+    assert found["gather by all-reduce"].wire_bytes == 2 * 64 * 16 * 2 / 2
+
+
 def test_a_loop_that_cannot_be_read_is_counted_once_and_named():
     program = read_program(WINDOWED.replace("constant(4)", "parameter(1)"))
     assert program.runs["body"] == 1
@@ -269,6 +295,15 @@ def test_memory_traffic_of_a_loop_reads_the_slice_of_each_turn():
     )
     once = 64 * 64 * 4
     assert 10 * 3 * once <= moved <= 10 * 8 * once  # and not ten times the whole stack: 10 x 10
+
+
+def test_memory_traffic_of_a_stack_writes_the_slice_of_each_turn():
+    def stack(x):
+        return lax.scan(lambda x, _: (x * 2, x + 1), x, None, length=50)[1]
+
+    made = memory_bytes(read(stack, jnp.zeros((64, 64))))
+    once = 64 * 64 * 4
+    assert 50 * 2 * once <= made <= 50 * 12 * once  # and not fifty times the whole stack: 50 x 50
 
 
 def test_arrays_are_filled_up_to_tiles_where_least_is_wasted():
@@ -390,6 +425,12 @@ def test_the_command_line_gives_up_its_plan_and_keeps_the_rest():
     assert requested(["gpt2"]) == (None, ["gpt2"])
 
 
+def test_help_names_the_flags_that_are_no_fields(capsys):
+    with pytest.raises(SystemExit):
+        train.main(["gpt2", "--help"])
+    assert "--plan TOPOLOGY" in " ".join(capsys.readouterr().out.split())
+
+
 @pytest.mark.parametrize(
     ("line", "says"),
     [
@@ -424,7 +465,7 @@ def test_without_the_compiler_the_extra_is_named_and_nothing_is_set(monkeypatch,
 
 def test_rows_that_do_not_divide_name_numbers_that_do():
     recipe = CONFIGS["gpt2_xl"]  # 480 rows in 40 parts
-    with pytest.raises(ConfigError, match="give --data.batch-size 512 --accumulate 8"):
+    with pytest.raises(ConfigError, match="give --data.batch-size 512 --accumulate 1"):
         check_rows(recipe, {"data": 1, "fsdp": 64, "tensor": 1})
     check_rows(recipe, {"data": 1, "fsdp": 4, "tensor": 3})
 

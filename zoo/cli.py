@@ -35,6 +35,7 @@ def parse(
     *,
     default: str = "gpt_stdlib",
     prog: str = "train.py",
+    beside: Sequence[str] = (),
 ) -> Config:
     """The recipe that `argv` (without the program's name) describes.
 
@@ -45,7 +46,7 @@ def parse(
                  the recipe, first or not at all (then `default`)
 
     Raises ConfigError with one line; `--help` prints the fields of the recipe as it stands after
-    the choices and exits with 0.
+    the choices, with lines on flags `beside` them, and exits with 0.
     """
     positionals, flags = split(argv)
     if len(positionals) > 1:
@@ -59,7 +60,7 @@ def parse(
         configs[name], {path: flags.pop(path) for path in list(flags) if path in choices}, choices
     )
     if "help" in flags:
-        show_help(recipe, configs, choices, prog=f"{prog} {name}")
+        show_help(recipe, configs, choices, prog=f"{prog} {name}", beside=beside)
     known = leaves(recipe)
     changes = {}
     for path, (flag, values) in flags.items():
@@ -190,12 +191,16 @@ def rebuild(config: Config, changes: Mapping[str, Any], path: str = "") -> Confi
     return build(functools.partial(dataclasses.replace, cast(Any, config)), here, path)
 
 
-def show_help(recipe: Any, configs: Iterable[str], choices: Choices, prog: str) -> typing.NoReturn:
-    """Print every field with its docstring and its value in `recipe`, and exit with 0."""
+def show_help(
+    recipe: Any, configs: Iterable[str], choices: Choices, prog: str, beside: Iterable[str] = ()
+) -> typing.NoReturn:
+    """Print every field with its docstring and its value in `recipe`, and exit with 0; `beside` are lines on
+    flags that are no fields."""
     lines = [f"Recipes: {', '.join(configs)}."]
     lines += [
         f"--{path} {{{','.join(options)}}} replaces the group {path}." for path, options in choices.items()
     ]
+    lines += beside
     with contextlib.suppress(BrokenPipeError):  # `--help | head` has read enough
         tyro.cli(
             type(recipe),

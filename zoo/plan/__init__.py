@@ -18,6 +18,11 @@ from dataclasses import dataclass
 
 from zoo.errors import ConfigError
 
+HELP = (
+    "--plan TOPOLOGY compiles the run for a slice, such as v5e:2x4, v5p:4x4x4 or v6e:16x16, and trains "
+    "nothing; --price DOLLARS a chip and hour adds what it costs."
+)
+
 
 @dataclass(frozen=True)
 class Request:

@@ -34,6 +34,10 @@ KINDS = {
     "collective-permute": "permute",
     "collective-broadcast": "broadcast",
 }
+NAMED = re.compile(
+    r"replica_groups=mesh\[(?P<sizes>[^\]]*)\]"
+    r"(?:, device_ids=\(\[(?P<dims>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))? \{(?P<chosen>[^}]*)\}"
+)
 WORK = ("convolution", "dot", "fusion", "while", "call", "custom-call", "reduce", "sort", "scatter")
 
 
@@ -83,8 +87,9 @@ def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
 
 def read(program, computation, instruction, place, kind, runs, axes, known) -> Collective:
     """One line as a Collective."""
-    groups = groups_in(instruction, math.prod(axes.values()))
-    size = max(map(len, groups), default=1)
+    devices = math.prod(axes.values())
+    groups = groups_in(instruction, devices)
+    size = devices if groups is None else max(map(len, groups), default=1)
     arrays = [array for name in instruction.operands for array in computation.arrays(name)]
     if kind == "all-reduce" and any(i.opcode == "dynamic-slice" for i in after(computation, instruction)):
         kind = "reduce-scatter"
@@ -96,7 +101,7 @@ def read(program, computation, instruction, place, kind, runs, axes, known) -> C
     largest = max(arrays, key=lambda array: array.bytes)
     return Collective(
         kind=kind,
-        axes=known.get(as_sets(groups), ("?",)),
+        axes=known.get(as_sets(groups or ()), ("?",)),
         group=size,
         runs=runs,
         dtype=largest.dtype,
@@ -151,29 +156,35 @@ def as_sets(groups: Iterable[Iterable[int]]) -> frozenset:
     return frozenset(frozenset(group) for group in groups)
 
 
-def groups_in(instruction: Instruction, devices: int) -> list[list[int]]:
-    """The devices that take part together, in any of the four forms that a text has for it:
+def groups_in(instruction: Instruction, devices: int) -> list[list[int]] | None:
+    """The devices that take part together, in any of the forms that a text has for it; None for another.
 
-    {{0,1},{2,3}}    [2,2]<=[4]    [2,2]<=[2,2]T(1,0)    mesh['a'=2,'b'=2] {'b'}
+    {{0,1},{2,3}}  [2,2]<=[4]  [2,2]<=[2,2]T(1,0)  mesh['a'=2,'b'=2], device_ids=([2,2]T(1,0)) {'b'}
     """
     text = instruction.rest
     if pairs := re.search(r"source_target_pairs=\{(\{.*?\})\}", text):
         return chains(re.findall(r"\{(\d+),(\d+)\}", pairs.group(1)))
-    if named := re.search(r"replica_groups=mesh\[([^\]]*)\]\s*(?:\([^)]*\))?\s*\{([^}]*)\}", text):
-        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named.group(1))}
-        chosen = re.findall(r"'([^']+)'", named.group(2))
-        if ":" in named.group(2) or math.prod(sizes.values()) != devices:
-            return []
-        places = np.arange(devices).reshape(tuple(sizes.values()))
+    if named := NAMED.search(text):
+        sizes = {axis: int(size) for axis, size in re.findall(r"'([^']+)'=(\d+)", named["sizes"])}
+        chosen = re.findall(r"'([^']+)'", named["chosen"])
+        if ":" in named["chosen"] or math.prod(sizes.values()) != devices:  # a part of an axis
+            return None
+        dims, order = numbers(named["dims"]) or [devices], numbers(named["order"])
+        places = np.arange(devices).reshape(dims).transpose(order or range(len(dims)))
+        places = places.reshape(tuple(sizes.values()))
         moved = np.moveaxis(places, [list(sizes).index(axis) for axis in chosen], range(-len(chosen), 0))
         return moved.reshape(-1, math.prod(sizes[axis] for axis in chosen)).tolist()
     if counted := re.search(r"replica_groups=\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text):
-        shape, dims, order = ([int(n) for n in (part or "").split(",") if n] for part in counted.groups())
+        shape, dims, order = map(numbers, counted.groups())
         places = np.arange(math.prod(dims)).reshape(dims)
         return (places.transpose(order) if order else places).reshape(shape).tolist()
     if listed := re.search(r"replica_groups=\{(\{.*?\})\}", text):
         return [[int(n) for n in group.split(",")] for group in re.findall(r"\{([\d,]+)\}", listed.group(1))]
-    return [list(range(devices))]
+    return None if "replica_groups=" in text and "replica_groups={}" not in text else [list(range(devices))]
+
+
+def numbers(text: str | None) -> list[int]:
+    return [int(n) for n in re.findall(r"\d+", text or "")]
 
 
 def chains(pairs: list[tuple[str, str]]) -> list[list[int]]:

@@ -1,9 +1,10 @@
 """What a step should need and move, in closed form: seconds instead of the compiler's minute.
 
 Memory. Arguments are exact: shapes divided by placements. Temporary memory is what the backward pass waits
-for (the residuals that JAX's own differentiation names, without any compiling), gradients, weights in the
+for (the residuals that JAX's own differentiation names, without any compiling), weights in the
 activations' dtype, and the larger of two peaks: the logits with the gathered table, or the insides of one
-layer.
+layer with the gradients. Up to 16 chips this is within 10 % of the compiler's own sum; over 64 and 256 chips,
+where it writes gathers as all-reduces, the sum was a fifth larger.
 
 Bytes on the wire, P parameters that an axis of n devices shares out, b bytes each (ring; arXiv 1910.02054,
 1909.08053):
@@ -25,6 +26,10 @@ import numpy as np
 from zoo.checkpoint import named_leaves
 from zoo.plan.abstract import bytes_per_device
 from zoo.sharding import RULES, placement
+
+# What the backward pass of one layer holds at a time, over what its forward pass leaves it: fitted to three
+# compiled steps on 8 and 16 chips (GPT-2 small with full recomputation, BERT large), within 5 % of each.
+INSIDE = 1.7
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,14 @@ def memory(parts, config, state, batch, mesh) -> Memory:
     layers = max(getattr(innermost(config), "num_layers", 1), 1)
     plain = remat_none(config)
     inside = stack if plain == config else kept(type_of(parts.model, plain), batch, parts, mesh)
-    layer = 2 * inside / layers + gathered_layer(specs, layers, width, mesh)
+    layer = INSIDE * inside / layers + gathered_layer(specs, layers, width, mesh)
     rows = positions_read(batch) / parts.accumulate / ways
     head = 0.0
     for name, spec in specs.items():
         if name.endswith("table") and spec.letters[0] == "V":
             V, D = spec.shape[0] / mesh.shape["tensor"], spec.shape[1]
             head = max(head, rows * V * 4 + V * D * (width + 2 * 4))
-    return Memory(arguments, int(stack + gradients + cast + max(head, layer)))
+    return Memory(arguments, int(stack + cast + max(head, layer + gradients)))
 
 
 def positions_read(batch) -> int:

@@ -1,6 +1,9 @@
 """The flow of a plan: check, compile, look, tell."""
 
+import os
 import re
+import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +20,7 @@ from zoo.plan.chips import CHIPS, Chip, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.matmuls import matmul_flops
 from zoo.plan.program import read_program
-from zoo.plan.remedies import check_rows, smallest_change
+from zoo.plan.remedies import check_rows, field_path, smallest_change
 from zoo.plan.report import record, show
 from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import (
@@ -76,10 +79,33 @@ def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     data = abstract_data(recipe)
     recipe = complete(recipe, data)
     prepare()
+    code = parent(recipe)
+    if code is not None:
+        return code
     plan = planned(request, recipe, step_of, data)
     show(plan)
     print_result(record(plan))
     return 0
+
+
+def parent(recipe) -> int | None:
+    """None in a new process, which goes on; in the old one, which waits for it, its exit code.
+
+    The compiler is large and can crash, which would end this process without a word. No device has started.
+    """
+    sys.stdout.flush()
+    child = os.fork()
+    if not child:
+        return None
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if code >= 0:
+        return code
+    path = field_path(recipe.model, "dropout_rate")
+    hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if path else ""
+    raise ConfigError(
+        f"the TPU's compiler, libtpu {libtpu_version()}, crashed on this step "
+        f"({signal.Signals(-code).name}), a defect of its own{hint}"
+    )
 
 
 def planned(request: Request, recipe, step_of: Callable, data) -> Plan:

@@ -21,7 +21,8 @@ def check_rows(recipe, sizes: Mapping[str, int]) -> None:
     if rows % parts == 0 and rows // parts % ways == 0:
         return
     batch = -(-rows // ways) * ways
-    accumulate = next(a for a in range(min(parts, batch // ways), 0, -1) if batch // ways % a == 0)
+    a_chip, at_a_time = batch // ways, max(rows // parts, 1)  # no more rows at a time than the recipe has
+    accumulate = next(a for a in range(1, a_chip + 1) if a_chip % a == 0 and a_chip // a <= at_a_time)
     raise ConfigError(
         f"data.batch_size={rows} in accumulate={parts} parts does not divide over {ways} batch shards "
         f"({sharding.describe({axis: sizes[axis] for axis in RULES['B']})}); give --data.batch-size {batch} "
@@ -50,7 +51,7 @@ def changes(recipe, sizes: dict[str, int]) -> Iterator[tuple[str, Any, dict[str,
     ways = math.prod(sizes[axis] for axis in RULES["B"])
     most = recipe.data.batch_size // ways
     parts = [a for a in range(recipe.accumulate + 1, most + 1) if recipe.data.batch_size % (a * ways) == 0]
-    remats = [(path, remat) for path in [remat_path(recipe.model)] if path for remat in ("dots", "full")]
+    remats = [(p, remat) for p in [field_path(recipe.model, "remat")] if p for remat in ("dots", "full")]
     meshes = [sizes]
     while meshes[-1]["data"] % 2 == 0:
         last = meshes[-1]
@@ -67,11 +68,11 @@ def changes(recipe, sizes: dict[str, int]) -> Iterator[tuple[str, Any, dict[str,
                     yield flags, changed, mesh
 
 
-def remat_path(config, path: str = "model") -> str:
-    """Where a model's configuration says what is recomputed; empty where it cannot."""
-    if hasattr(config, "remat"):
-        return f"{path}.remat"
-    return remat_path(config.encoder, f"{path}.encoder") if hasattr(config, "encoder") else ""
+def field_path(config, name: str, path: str = "model") -> str:
+    """Where a model's configuration, or that of its encoder, has a field; empty where none has."""
+    if hasattr(config, name):
+        return f"{path}.{name}"
+    return field_path(config.encoder, name, f"{path}.encoder") if hasattr(config, "encoder") else ""
 
 
 def replaced(config, path: str, value):

@@ -120,12 +120,16 @@ def lines(plan) -> list[str]:
         told.append(
             f"wires    {axes}: {number} {kind}, {runs:.0f} runs, {size / 1e6:,.1f} MB a chip and step, {how}"
         )
-    sent = by_axis(plan)
-    for axis, size in plan.expected_wire.items():
-        got = sent.get(axis, (0.0, 0.0))[0]
+    sent, closed = by_axis(plan), plan.expected_wire
+    for axis in {**closed, **sent} if len({**closed, **sent}) > 1 else ():
+        of_closed = f", closed form {closed[axis] / 1e6:,.1f} MB" if axis in closed else ""
+        told.append(f"         {axis}: {sent.get(axis, (0.0, 0.0))[0] / 1e6:,.1f} MB{of_closed}")
+    if closed:
+        got, should = sum(size for size, _ in sent.values()), sum(closed.values())
+        rates = ", ".join(f"{plan.bandwidths[axis] / 1e9:.0f} GB/s a chip along {axis}" for axis in closed)
         told.append(
-            f"         {axis}: {got / 1e6:,.1f} MB in all, closed form {size / 1e6:,.1f} MB, "
-            f"ratio {got / size if size else 0:.2f}; {plan.bandwidths[axis] / 1e9:.0f} GB/s a chip along it"
+            f"         all {got / 1e6:,.1f} MB, closed form {should / 1e6:,.1f} MB, ratio {got / should:.2f}; "
+            f"{rates}"
         )
     if plan.unknown_loops:
         told.append(f"         loops whose turns are unknown, counted once: {', '.join(plan.unknown_loops)}")

@@ -6,6 +6,8 @@ slice writes that. What the compiler has put into the small memory (S(1) of a TP
 programs read some things twice, so this is a lower bound.
 """
 
+import math
+
 from zoo.plan.program import Array, Computation, Instruction, Program
 
 # They move nothing, or what they call is counted where it stands.
@@ -57,30 +59,49 @@ def moved(program: Program, computation: Computation, instruction: Instruction) 
     if instruction.opcode != "fusion" or not called or called[0] not in program.computations:
         return in_hbm(instruction.arrays) + sum(map(in_hbm, operands))
     fused = program.computations[called[0]]
-    total = in_hbm(instruction.arrays)
-    updates = [i for i in fused.instructions.values() if i.opcode == "dynamic-update-slice"]
-    if updates and len(instruction.arrays) == 1:
-        total = sum(in_hbm(fused.arrays(update.operands[1])) for update in updates)
-    parameters = {int(i.literal): i for i in fused.instructions.values() if i.opcode == "parameter"}
+    made = fused.root.operands if fused.root.opcode == "tuple" else (fused.root.name,)
+    total = 0.0
+    for name, array in zip(made, instruction.arrays, strict=False):
+        if array.in_hbm:
+            total += written(program, fused, name, array)
     for number, arrays in enumerate(operands):
-        total += (
-            min(in_hbm(arrays), read(fused, parameters[number])) if number in parameters else in_hbm(arrays)
-        )
+        total += min(in_hbm(arrays), read(program, fused, parameter(fused, number)))
     return total
 
 
-def read(fused: Computation, parameter: Instruction) -> float:
-    """What a fusion reads of an operand: the slices, where it takes slices alone."""
+def parameter(fused: Computation, number: int) -> str:
+    """The name of a fusion's operand inside."""
+    found = (i for i in fused.instructions.values() if i.opcode == "parameter" and i.literal == str(number))
+    return next(found).name
+
+
+def written(program: Program, fused: Computation, name: str, array: Array) -> float:
+    """What a fusion writes of a result: the slice, where it updates one."""
+    source = fused.source(name)
+    if source is not None and source.opcode == "fusion":
+        inner = program.computations[source.called[0]]
+        return written(program, inner, inner.root.name, array) if len(source.arrays) == 1 else array.bytes
+    if source is not None and source.opcode == "dynamic-update-slice":
+        return in_hbm(fused.arrays(source.operands[1]))
+    return array.bytes
+
+
+def read(program: Program, fused: Computation, name: str) -> float:
+    """What a fusion reads of an operand: the slices, where it takes slices alone; at most everything."""
     total = 0.0
     for user in fused.instructions.values():
-        if parameter.name not in user.operands:
-            continue
-        if user.opcode in SLICES:
-            total += user.bytes
-        elif user.opcode == "dynamic-update-slice" and user.operands[0] == parameter.name:
-            continue
-        else:
-            return float("inf")
+        for place, operand in enumerate(user.operands):
+            if operand != name:
+                continue
+            if user.opcode in SLICES:
+                total += user.bytes
+            elif user.opcode == "bitcast":
+                total += read(program, fused, user.name)
+            elif user.opcode == "fusion":
+                inner = program.computations[user.called[0]]
+                total += read(program, inner, parameter(inner, place))
+            elif user.opcode != "dynamic-update-slice" or place:
+                return math.inf
     return total
 
 
