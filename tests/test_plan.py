@@ -5,6 +5,7 @@ What only the TPU's compiler writes is read from a text in its form; tests that 
 `plan` and are skipped where the extra of that name is not installed.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -12,6 +13,7 @@ import math
 import os
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import jax
@@ -24,8 +26,9 @@ from jax.sharding import PartitionSpec as P
 from training import ROWS, eight_devices, mesh_of, parts_of, rows_of
 
 import train
-from zoo import sharding
+from zoo import data
 from zoo.errors import ConfigError
+from zoo.feed import training_batches
 from zoo.models.gpt import GPTConfig
 from zoo.plan import Request, expected, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state, tiled_size
@@ -39,6 +42,7 @@ from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import TOPOLOGIES, check_topology, count
 from zoo.plan.traffic import memory_bytes
 from zoo.recipes import CONFIGS
+from zoo.tasks import MaskedPairs
 
 ROOT = Path(__file__).parents[1]
 AXES = {"data": 2, "fsdp": 2, "tensor": 2}
@@ -204,7 +208,8 @@ def test_groups_of_devices_in_every_form_are_the_axes_they_differ_in(groups, axe
 
 
 def test_a_gather_that_is_written_as_a_sum_of_parts_is_named_and_counts_twice():
-    put = "%part0 = bf16[64,16]{1,0} dynamic-update-slice(%zeros, %a, %start, %start)\n  %row = bf16[64,16]{1,0}"
+    put = "%part0 = bf16[64,16]{1,0} dynamic-update-slice(%zeros, %a, %start, %start)\n  "
+    put += "%row = bf16[64,16]{1,0}"
     text = WINDOWED.replace("%row = bf16[16]{0:T(256)(128)(2,1)} all-reduce(%a)", f"{put} all-reduce(%part0)")
     found = {c.kind: c for c in collectives_of(read_program(text), {"data": 4, "fsdp": 2})}
     assert found["gather by all-reduce"].wire_bytes == 2 * 64 * 16 * 2 / 2
@@ -319,11 +324,11 @@ def test_arrays_are_filled_up_to_tiles_where_least_is_wasted():
 def step_on(mesh, **changes):
     """(parts, recipe, state, batch, compiled program) of a tiny float32 GPT on the eight CPU devices."""
     model = GPTConfig(vocab_size=256, max_length=32, num_layers=2, num_heads=8, d_model=64, dropout_rate=0.0)
-    data = train.dataclasses.replace(
-        CONFIGS["gpt_stdlib"].data, tokenizer="byte", vocab_size=0, length=32, batch_size=16
-    )
-    recipe = train.dataclasses.replace(
-        CONFIGS["gpt_stdlib"], model=train.dataclasses.replace(model, **changes), data=data
+    rows = {"tokenizer": "byte", "vocab_size": 0, "length": 32, "batch_size": 16}
+    recipe = dataclasses.replace(
+        CONFIGS["gpt_stdlib"],
+        model=dataclasses.replace(model, **changes),
+        data=dataclasses.replace(CONFIGS["gpt_stdlib"].data, **rows),
     )
     given = abstract_data(recipe)
     parts = train.step_of(recipe, given)
@@ -337,20 +342,61 @@ def compiled_on(mesh, parts, state, batch):
 
 
 @eight_devices
-def test_the_planned_step_is_the_one_that_trains():
-    """Same program text as from real arrays: nothing of the state or the batch is guessed."""
+def test_the_planned_step_is_the_one_that_trains(tmp_path):
+    """The same program from shapes as from a run's first state and a batch of its data."""
     mesh = mesh_of((2, 4, 1))
-    parts, recipe, state, batch = step_on(mesh)
+    recipe = dataclasses.replace(step_on(mesh)[1], data=text_in(tmp_path, "gpt_stdlib"))
+    dataset = data.load(recipe.data, recipe.seed)
+    parts, given = train.step_of(recipe, dataset), abstract_data(recipe)
     with jax.set_mesh(mesh):
-        planned = parts.compiled(mesh).lower(state, batch).as_text()
-        arrays = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), batch)
-        real = sharding.place_rows(
-            lambda rows: jax.tree.map(lambda x: x[rows.start : rows.stop], arrays),
-            recipe.data.batch_size,
-            mesh,
-        )
-        trained = parts.compiled(mesh).lower(parts.init_on(mesh), real).as_text()
-    assert planned == trained
+        batch = next(training_batches(dataset, recipe.task, mesh, 0, 1))
+        trained = parts.compiled(mesh).lower(parts.init_on(mesh), batch).as_text()
+        parts = train.step_of(recipe, given)
+        planned = parts.compiled(mesh).lower(placed_state(parts, mesh), placed_batch(parts.task, given, mesh))
+    assert planned.as_text() == trained
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("gpt_stdlib", {"layout": "packed"}),
+        ("lstm_stdlib", {"layout": "streams"}),
+        ("bilm_stdlib", {}),
+        ("bert_stdlib", {}),
+        ("bert_stdlib", {"pairs": "next_sentence", "layout": "padded"}),
+    ],
+    ids=str,
+)
+def test_batches_without_data_have_the_shapes_of_those_with(name, changes, tmp_path):
+    cfg = text_in(tmp_path, name, **changes)
+    task = MaskedPairs() if "pairs" in changes else CONFIGS[name].task
+    recipe = types.SimpleNamespace(data=cfg, distill=CONFIGS[name].distill, model=CONFIGS[name].model)
+    real, given = data.load(cfg, 0), abstract_data(recipe)
+    shapes = [
+        jax.tree.map(lambda x: (x.shape, x.dtype), task.batch(examples))
+        for examples in (real.batch(0, range(cfg.batch_size)), given.examples())
+    ]
+    assert shapes[0] == shapes[1]
+    assert given.carried_rows == real.carried_rows
+    assert name == "bilm_stdlib" or given.sizes == real.sizes  # words: as many as the text has, at most
+
+
+def text_in(folder, name, **changes):
+    """A recipe's data, of a small text in rows of 32."""
+    words = ("the", "a", "cat", "mat", "dog", "sat", "ran", "on", "under", "house")
+    random = np.random.default_rng(0)
+    lines = [" ".join(random.choice(words, 9)) + "." for _ in range(400)]
+    folder = folder / "corpus"
+    folder.mkdir()
+    for number in range(10):
+        (folder / f"{number}.txt").write_text("\n".join(lines[number::10]))
+    known = {"path": str(folder), "length": 32, "batch_size": 16, "valid_fraction": 0.2}
+    known |= (
+        {"tokenizer": "byte", "vocab_size": 0}
+        if name in ("gpt_stdlib", "lstm_stdlib")
+        else {"vocab_size": 44}
+    )
+    return dataclasses.replace(CONFIGS[name].data, **known | changes)
 
 
 @eight_devices

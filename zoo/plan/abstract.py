@@ -14,6 +14,7 @@ import numpy as np
 
 from zoo import sharding
 from zoo.data import DataConfig, DialoguesConfig, MaskedConfig
+from zoo.data.characters import MAX_CHARACTERS
 from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.errors import ConfigError
 
@@ -68,7 +69,7 @@ class AbstractData:
         elif cfg.layout == "streams":
             found["begins"] = np.broadcast_to(np.False_, (B,))
         if getattr(cfg, "characters", False):
-            found["characters"] = whole(B, T + 1, 50)
+            found["characters"] = whole(B, T + 1, MAX_CHARACTERS)
         return found
 
 

@@ -128,8 +128,8 @@ def lines(plan) -> list[str]:
         got, should = sum(size for size, _ in sent.values()), sum(closed.values())
         rates = ", ".join(f"{plan.bandwidths[axis] / 1e9:.0f} GB/s a chip along {axis}" for axis in closed)
         told.append(
-            f"         all {got / 1e6:,.1f} MB, closed form {should / 1e6:,.1f} MB, ratio {got / should:.2f}; "
-            f"{rates}"
+            f"         all {got / 1e6:,.1f} MB, closed form {should / 1e6:,.1f} MB, "
+            f"ratio {got / should:.2f}; {rates}"
         )
     if plan.unknown_loops:
         told.append(f"         loops whose turns are unknown, counted once: {', '.join(plan.unknown_loops)}")
