@@ -3,15 +3,15 @@
 Memory. Arguments are exact: shapes divided by placements. Temporary memory is what the backward pass waits
 for (the residuals that JAX's own differentiation names, without any compiling), weights in the
 activations' dtype, and the larger of two peaks: the logits with the gathered table, or the insides of one
-layer with the gradients. Up to 16 chips this is within 10 % of the compiler's own sum; over 64 and 256 chips,
-where it writes gathers as all-reduces, the sum was a fifth larger.
+layer with the gradients. On v5e and v6e this came within 10 % of the compiler's own sum; on 64 and 256
+chips of v5p the sum was a fifth larger, for a reason that was not found (benchmarks/README.md).
 
 Bytes on the wire, P parameters that an axis of n devices shares out, b bytes each (ring; arXiv 1910.02054,
 1909.08053):
 
     data      all-reduce of gradients                                  2 (n - 1) / n  P b
     fsdp      gathered forward and backward, gradients scattered       3 (n - 1) / n  P b
-    tensor    2 all-reduces of activations a layer, each way           4 (n - 1) / n  2 N rows T D b / 2
+    tensor    2 all-reduces of activations a layer, each way           8 (n - 1) / n  N rows T D b
 """
 
 import dataclasses
