@@ -429,6 +429,21 @@ def test_recomputing_keeps_less_and_micro_batches_need_less_at_a_time():
     assert sizes["full"] < 0.7 * sizes["none"]
 
 
+@eight_devices
+def test_parameters_that_are_frozen_send_no_gradients():
+    mesh, (_, recipe, _, _) = mesh_of((8, 1, 1)), step_on(mesh_of((8, 1, 1)))
+    given = abstract_data(recipe)
+    sizes = {}
+    for freeze in ("", "blocks/*"):
+        finetune = dataclasses.replace(recipe.finetune, freeze=(freeze,) if freeze else ())
+        parts = train.step_of(dataclasses.replace(recipe, finetune=finetune), given)
+        batch = placed_batch(parts.task, given, mesh)
+        sizes[freeze] = expected.wire_bytes(parts, recipe.model, batch, mesh)["data"]
+    blocks = parts.model.abstract()["blocks"]
+    held = sum(spec.size for spec in jax.tree.leaves(blocks)) * 4
+    assert sizes[""] - sizes["blocks/*"] == pytest.approx(2 * 7 / 8 * held)
+
+
 def test_a_roofline_adds_what_the_step_waits_for_and_overlaps_the_rest():
     chip = CHIPS["v5e"]
     waits = Collective("all-gather", ("fsdp",), 8, 1.0, "bf16", (8,), 8 * 90e9 / 7, overlapped=False)
@@ -488,7 +503,7 @@ def test_help_names_the_flags_that_are_no_fields(capsys):
         ("gpt2 --plan v5e:2x4 --plan v5e:2x2", "given twice"),
         ("gpt2 --plan v5e:9x9", "no such slice"),
         ("gpt2 --plan v5e:2x4 --mesh.fsdp 3", "does not fit 8 devices"),
-        ("lstm_ptb_large --plan v5e:2x2", "give --model.vocab-size 10000"),
+        ("lstm_ptb_large --plan v5e:2x2", "say it, as in --model.vocab-size 10000"),
         ("slot_snips --plan v5e:2x2", "text, masked and dialogues are planned"),
         ("gpt2 --plan v5e:2x4 --distill.teacher runs/x", "leave distill.teacher out"),
         ("gpt2 --plan v5e:2x4 --modle.remat full", "no such field"),

@@ -99,9 +99,9 @@ def vocab_size(cfg, path: str) -> int:
         return ByteTokenizer().vocab_size
     if name in (*TRAINED, "word") and cfg.vocab_size and not cfg.vocab_path:
         return cfg.vocab_size
-    flag = f"--{path.replace('_', '-')}.vocab-size"
+    given = f"--{path.replace('_', '-')}.vocab-size {65 if name == 'char' else 10_000}"
     raise ConfigError(
-        f"--plan: the vocabulary's size follows from the text (tokenizer {name}); give {flag} 10000"
+        f"--plan: the vocabulary's size follows from the text (tokenizer {name}); say it, as in {given}"
     )
 
 

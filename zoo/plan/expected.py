@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.checkpoint import named_leaves
+from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device
 from zoo.sharding import RULES, placement
 
@@ -51,7 +52,8 @@ def memory(parts, config, state, batch, mesh) -> Memory:
     width = np.dtype(jnp.dtype(config.dtype)).itemsize
     specs = named_leaves(parts.model.abstract())
     sharded = bytes_per_device(state.params)
-    gradients = sharded * (2 if parts.accumulate > 1 else 1)
+    trained = bytes_per_device(without(state.params, parts.frozen))
+    gradients = trained * (2 if parts.accumulate > 1 else 1)
     cast = sharded * width / 4 if width < 4 else 0
 
     ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
@@ -144,15 +146,16 @@ def wire_bytes(parts, config, batch, mesh) -> dict[str, float]:
     width = np.dtype(jnp.dtype(config.dtype)).itemsize
     found = {axis: 0.0 for axis, size in mesh.shape.items() if size > 1}
     A = parts.accumulate
-    for spec in named_leaves(parts.model.abstract()).values():
+    for name, spec in named_leaves(parts.model.abstract()).items():
+        is_trained = name not in parts.frozen
         axes = [axis for part in placement(spec.letters, spec.shape, mesh) if part for axis in as_tuple(part)]
         held = math.prod(spec.shape) / math.prod(mesh.shape[axis] for axis in axes)
         for axis, n in mesh.shape.items():
             if n == 1 or axis == "tensor":
                 continue
             if axis in axes:
-                found[axis] += A * 3 * (n - 1) * held * width
-            else:
+                found[axis] += A * (2 + is_trained) * (n - 1) * held * width
+            elif is_trained:
                 found[axis] += A * 2 * (n - 1) / n * held * width
     n = mesh.shape["tensor"]
     if n > 1:
