@@ -11,7 +11,7 @@ from zoo.sharding import describe
 
 def record(plan) -> dict[str, Any]:
     """The last line of stdout. Everything is predicted; nothing ran."""
-    time, low, high = plan.time, plan.time.worst_s, plan.time.best_s
+    time, best, worst = plan.time, plan.time.best_s, plan.time.worst_s
     found = {
         "plan": plan.request.topology,
         "recipe": plan.recipe.name,
@@ -46,10 +46,10 @@ def record(plan) -> dict[str, Any]:
         "memory_s": time.memory_s,
         "wire_waiting_s": time.waiting_s,
         "wire_overlapped_s": time.overlapped_s,
-        "step_s": [high, low],
-        "tokens_per_s": [plan.tokens / low, plan.tokens / high],
-        "mfu": [mfu(plan, low), mfu(plan, high)],
-        "tokens_per_day": [plan.tokens / low * 86400, plan.tokens / high * 86400],
+        "step_s": [best, worst],
+        "tokens_per_s": [plan.tokens / worst, plan.tokens / best],
+        "mfu": [mfu(plan, worst), mfu(plan, best)],
+        "tokens_per_day": [plan.tokens / worst * 86400, plan.tokens / best * 86400],
         "compile_s": round(plan.compile_s, 1),
         "jax": jax.__version__,
         "libtpu": plan.libtpu,
