@@ -3,8 +3,8 @@
 Memory. Arguments are exact: shapes divided by placements. Temporary memory is what the backward pass waits
 for (the residuals that JAX's own differentiation names, without any compiling), weights in the
 activations' dtype, and the larger of two peaks: the logits with the gathered table, or the insides of one
-layer with the gradients. On v5e and v6e this came within 10 % of the compiler's own sum; on 64 and 256
-chips of v5p the sum was a fifth larger, for a reason that was not found (benchmarks/README.md).
+layer with the gradients. How far that is from the compiler's own sum stands in benchmarks/README.md: within
+11 % on most rows, 20 % too little for 175B parameters.
 
 Bytes on the wire, P parameters that an axis of n devices shares out, b bytes each (ring; arXiv 1910.02054,
 1909.08053):
@@ -28,9 +28,9 @@ from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device
 from zoo.sharding import RULES, placement
 
-# What the backward pass of one layer holds at a time, over what its forward pass leaves it: fitted to three
-# compiled steps on 8 and 16 chips (GPT-2 small with full recomputation, BERT large), within 5 % of each.
-INSIDE = 1.7
+# What the backward pass of one layer holds at a time, over what its forward pass leaves it, by what is
+# recomputed. Fitted to the compiled steps of benchmarks/README.md; why "dots" needs more was not found.
+INSIDE = {"full": 1.7, "dots": 2.65, "none": 2.65}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,9 @@ def memory(parts, config, state, batch, mesh) -> Memory:
     layers = max(getattr(innermost(config), "num_layers", 1), 1)
     plain = remat_none(config)
     inside = stack if plain == config else kept(type_of(parts.model, plain), batch, parts, mesh)
-    layer = INSIDE * inside / layers + gathered_layer(specs, layers, width, mesh)
+    layer = INSIDE[getattr(innermost(config), "remat", "none")] * inside / layers + gathered_layer(
+        specs, layers, width, mesh
+    )
     rows = positions_read(batch) / parts.accumulate / ways
     head = 0.0
     for name, spec in specs.items():

@@ -75,7 +75,7 @@ class Plan:
 def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     """Plans and tells; returns the exit code. `complete` and `step_of` are train.py's."""
     check_topology(request.topology)
-    sharding.mesh_sizes(recipe.mesh, count(request.topology))
+    check_rows(recipe, sharding.mesh_sizes(recipe.mesh, count(request.topology)))
     data = abstract_data(recipe)
     recipe = complete(recipe, data)
     prepare()
@@ -112,7 +112,6 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
     """Compiles the step for the topology and reads what came out."""
     chip = CHIPS[request.topology.partition(":")[0]]
     mesh = mesh_over(devices_of(request.topology), recipe.mesh)
-    check_rows(recipe, dict(mesh.shape))
     parts = step_of(recipe, data)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
     estimated = expected.memory(parts, recipe.model, state, batch, mesh)
@@ -125,7 +124,7 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
         except jax.errors.JaxRuntimeError as error:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
-            asked = asked_for(str(error)) or estimated.total
+            asked = asked_for(str(error), estimated.arguments) or estimated.total
             change = smallest_change(recipe, step_of, data, mesh, chip.hbm_bytes, asked / estimated.total)
             raise ConfigError(
                 f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
@@ -167,10 +166,11 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
     )
 
 
-def asked_for(message: str) -> float | None:
-    """How many bytes a program needs that the compiler refuses, from what it says."""
+def asked_for(message: str, arguments: float = 0) -> float | None:
+    """How many bytes a program needs that the compiler refuses, from what it says; of temporary ones alone it
+    says "temporaries", and the arguments come on top."""
     found = OUT_OF_MEMORY.search(message)
     if not found:
         return None
     size, unit = (part for part in found.groups() if part)
-    return float(size) * UNITS[unit]
+    return float(size) * UNITS[unit] + (arguments if "temporaries" in message else 0)
