@@ -181,8 +181,8 @@ def test_settings_that_cannot_be_are_refused(settings, what):
         ({"SLURM_NTASKS": "16"}, "SLURM"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
-        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU"),
-        ({"MEGASCALE_COORDINATOR_ADDRESS": "a:1"}, "TPU"),
+        ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU slice"),
+        ({"MEGASCALE_COORDINATOR_ADDRESS": "a:1"}, "TPU slice"),
     ],
 )
 def test_a_launcher_is_known_by_its_variables(variables, want, monkeypatch):
@@ -191,6 +191,27 @@ def test_a_launcher_is_known_by_its_variables(variables, want, monkeypatch):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert cluster.launched() == want
+
+
+def test_a_host_with_a_tpu_asks_jax_and_trains_alone_where_that_knows_nothing(monkeypatch, capsys, tmp_path):
+    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES, "JAX_PLATFORMS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cluster, "CHIPS", (str(tmp_path),))
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "libtpu" or None)
+    assert cluster.launched() == "TPU"
+
+    def unknown(**_):
+        raise ValueError("coordinator_address should be defined.")
+
+    monkeypatch.setattr("jax.distributed.initialize", unknown)
+    cluster.join(ClusterConfig())
+    assert "trains alone" in capsys.readouterr().err and not cluster.is_several()
+    with pytest.raises(ConfigError, match="do not come together"):
+        monkeypatch.setenv("SLURM_NTASKS", "4")
+        cluster.join(ClusterConfig())
+    monkeypatch.delenv("SLURM_NTASKS")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
+    assert cluster.launched() == ""
 
 
 def test_alone_nothing_is_joined_and_everything_is_the_firsts(monkeypatch):

@@ -94,6 +94,11 @@ def test_a_sum_that_is_wrong_is_a_fault(monkeypatch):
     assert found.kind == doctor.FAULT and f"{doctor.PROBE_BYTES // 4:,} numbers of it are wrong" in found.text
 
 
+def test_a_tpus_host_may_be_alone(monkeypatch):
+    monkeypatch.setattr(cluster, "launched", lambda: cluster.TPU)
+    assert kinds(doctor.processes()) == [doctor.GOOD]
+
+
 def test_one_that_should_be_several_is_a_fault_and_a_proxy_a_warning(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
     monkeypatch.setenv("https_proxy", "http://x")

@@ -4,7 +4,7 @@ JAX's own runtime joins them (jax.distributed), and every one of them runs this 
 of several where its launcher says so,
 
     SLURM, Open MPI            more than one task
-    TPU VMs, GKE's JobSets     a slice, or several, of more than one host
+    TPU VMs, GKE's JobSets     a slice, or several, of more than one host: where there is a TPU, JAX finds out
     by hand                    --cluster.coordinator HOST:PORT --cluster.processes 4 --cluster.process 2
 
 and alone everywhere else, at no cost. The first process owns the run's folder: it alone writes, and what it
@@ -15,6 +15,7 @@ A process that fails leaves without a farewell, as the runtime's would wait for 
 the runtime when its heartbeats stay away.
 """
 
+import importlib.util
 import json
 import os
 import signal
@@ -34,11 +35,13 @@ SIGNS_OF_LOSS = ("heartbeat timeout", "Connection closed by peer", "Connection r
 
 Found = TypeVar("Found")
 
+TPU = "TPU"
 # {launcher: the variable that counts its tasks}
 COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
 # Lists of the hosts of a TPU slice, and what several slices have.
 HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 SLICES = "MEGASCALE_COORDINATOR_ADDRESS"
+CHIPS = ("/dev/accel0", "/dev/vfio/0")
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,8 @@ class ClusterConfig:
 
 def join(config: ClusterConfig) -> None:
     """Makes this process one of several where it is meant to be. Before the first device is asked for."""
-    if not (config.coordinator or launched()):
+    launcher = launched()
+    if not (config.coordinator or launcher):
         return
     given: dict[str, Any] = {}
     if config.coordinator:
@@ -85,6 +89,11 @@ def join(config: ClusterConfig) -> None:
     try:
         jax.distributed.initialize(**given, **timeouts)
     except (ValueError, RuntimeError) as error:
+        if launcher == TPU and isinstance(
+            error, ValueError
+        ):  # no variables, and no server that knows of others
+            print("cluster  this TPU's host knows of no others, and trains alone", file=sys.stderr)
+            return
         raise ConfigError(
             f"the processes do not come together ({errors.first_line(error)}); check that all were started, "
             "with the same coordinator and their own numbers"
@@ -92,13 +101,15 @@ def join(config: ClusterConfig) -> None:
 
 
 def launched() -> str:
-    """The launcher that started several processes; empty where none did."""
+    """The launcher that started several processes, or TPU where only JAX can tell; empty where none did."""
     for name, variable in COUNTS.items():
         if os.environ.get(variable, "1") not in ("", "1"):
             return name
     if any("," in os.environ.get(variable, "") for variable in HOSTS) or os.environ.get(SLICES):
-        return "TPU"
-    return ""
+        return "TPU slice"
+    has_chip = importlib.util.find_spec("libtpu") is not None and any(map(os.path.exists, CHIPS))
+    wanted = os.environ.get("JAX_PLATFORMS", "tpu").partition(",")[0] in ("", "tpu")
+    return TPU if has_chip and wanted else ""
 
 
 def is_several() -> bool:

@@ -88,7 +88,7 @@ def processes() -> Iterator[Finding]:
     if cluster.is_several():
         text = f"{jax.process_index()} of {jax.process_count()}"
         yield Finding(GOOD, "processes", text + f", started by {launcher}" * bool(launcher))
-    elif launcher:
+    elif launcher and launcher != cluster.TPU:  # of which JAX alone knows whether there are others
         text = f"{launcher} has started several, and this is alone"
         yield Finding(FAULT, "processes", text, "look at the error above, or start train.py alone")
     else:
