@@ -4,8 +4,8 @@ import io
 
 import jax
 import pytest
+from dialogues import file_of, process, said, tokenizer_in
 from templates import CHATML, STRICT, TRIMMING
-from test_dialogues import file_of, process, said, tokenizer_in
 from test_main import refused, result
 
 import train

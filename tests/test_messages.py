@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from test_dialogues import said
+from dialogues import said
 
 from zoo.data.dialogues.messages import dialogue_of, key_of
 from zoo.errors import DataError

@@ -7,9 +7,9 @@ import random
 
 import numpy as np
 import pytest
+from dialogues import said, tokenizer_in
 from templates import ENDING, LAST_THINKING, TEMPLATES
 from test_chat import folder_of
-from test_dialogues import said, tokenizer_in
 
 import zoo
 from zoo.__main__ import main

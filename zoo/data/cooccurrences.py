@@ -20,6 +20,7 @@ import numpy as np
 from zoo.data.cache import cached
 from zoo.data.corpus import Corpus, part_digest, read_corpus
 from zoo.data.draws import permuted, uniform
+from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.order import draw
 from zoo.data.sentences import Sentences, read_sentences
 from zoo.data.tokenizers.word import WordTokenizer
@@ -52,15 +53,10 @@ class CooccurrencesConfig:
     length: ClassVar[int] = 1
 
     def __post_init__(self):
-        for field in ("min_count", "window", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
+        check_least(self, 1, "min_count", "window", "batch_size")
         if self.vocab_size < 0:
             raise ConfigError(f"vocab_size={self.vocab_size} must not be negative; 0 takes every word")
-        if not 0 < self.valid_fraction < 1:
-            raise ConfigError(
-                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
-            )
+        check_valid_fraction(self)
 
 
 # --- counting -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from zoo.data.baselines import gzip_bits_per_byte, order3_bits_per_byte
 from zoo.data.characters import spelling_of
 from zoo.data.corpus import Corpus, read_corpus
 from zoo.data.files import read_documents
+from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.order import Order
 from zoo.data.packed import Packed
 from zoo.data.stream import Stream
@@ -81,15 +82,10 @@ class DataConfig:
             raise ConfigError(
                 f"layout={self.layout!r} is none of {', '.join(LAYOUTS)}{nearest(self.layout, LAYOUTS)}"
             )
-        for field in ("length", "batch_size", "min_count"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
+        check_least(self, 1, "length", "batch_size", "min_count")
         if self.vocab_size < 0:
             raise ConfigError(f"vocab_size={self.vocab_size} must not be negative; 0 where none is trained")
-        if not 0 < self.valid_fraction < 1:
-            raise ConfigError(
-                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
-            )
+        check_valid_fraction(self)
         check_settings(self)
 
 

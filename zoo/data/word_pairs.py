@@ -25,6 +25,7 @@ import numpy as np
 
 from zoo.data.corpus import Corpus, read_corpus
 from zoo.data.draws import permuted, uniform
+from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.order import draw
 from zoo.data.sentences import Sentences, read_sentences
 from zoo.data.tokenizers.word import WordTokenizer
@@ -60,17 +61,12 @@ class WordPairsConfig:
     """The part of the text that is kept for validation, where the text does not come divided."""
 
     def __post_init__(self):
-        for field in ("min_count", "window", "negatives", "length", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
+        check_least(self, 1, "min_count", "window", "negatives", "length", "batch_size")
         if self.vocab_size < 0:
             raise ConfigError(f"vocab_size={self.vocab_size} must not be negative; 0 takes every word")
         if not 0 <= self.subsample < math.inf:
             raise ConfigError(f"subsample={self.subsample} must be 0 or above; 1e-3 to 1e-5 are usual")
-        if not 0 < self.valid_fraction < 1:
-            raise ConfigError(
-                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
-            )
+        check_valid_fraction(self)
 
 
 class Stretches:

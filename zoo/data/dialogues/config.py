@@ -4,6 +4,7 @@ import datetime
 from dataclasses import dataclass
 from typing import ClassVar
 
+from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.tokenizers import check_settings
 from zoo.errors import ConfigError, nearest
 
@@ -56,15 +57,10 @@ class DialoguesConfig:
                 f"tokenizer={self.tokenizer!r} is none of {known}, which keep every character of a dialogue"
                 f"{nearest(self.tokenizer, TOKENIZERS)}"
             )
-        for field in ("length", "batch_size"):
-            if getattr(self, field) < 1:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
+        check_least(self, 1, "length", "batch_size")
         if self.vocab_size < 0:
             raise ConfigError(f"vocab_size={self.vocab_size} must not be negative; 0 where none is trained")
-        if not 0 < self.valid_fraction < 1:
-            raise ConfigError(
-                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
-            )
+        check_valid_fraction(self)
         try:
             datetime.date.fromisoformat(self.date)
         except ValueError:

@@ -194,7 +194,7 @@ def pieces(
     text: str, answers: Sequence[Span], marks: Mapping[str, int]
 ) -> Iterator[tuple[str, int | None, bool]]:
     """The text in pieces: each with its mark, if it is one, and whether it lies in an answer."""
-    found = [each.span() for each in spellings(marks).finditer(text)] if marks else []
+    found = {each.span() for each in spellings(marks).finditer(text)} if marks else set()
     cuts = sorted({0, len(text), *(place for span in (*found, *answers) for place in span)})
     for start, end in zip(cuts, cuts[1:], strict=False):
         is_answer = any(first <= start < last for first, last in answers)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from zoo.data.examples.encoding import WRAPS
 from zoo.data.examples.record import KINDS
+from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.tokenizers import TOKENIZERS, check_settings
 from zoo.errors import ConfigError, nearest
 
@@ -68,12 +69,8 @@ class ExamplesConfig:
         # Of the 5 positions of a text three may be marks, two are for text; of a target one is a mark.
         least = {"max_length": 5, "max_target_length": 2, "batch_size": 1, "min_count": 1, "stride": 1}
         for field, value in (least | {"bucket": 0, "vocab_size": 0}).items():
-            if getattr(self, field) < value:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least {value}")
-        if not 0 < self.valid_fraction < 1:
-            raise ConfigError(
-                f"valid_fraction={self.valid_fraction} must lie between 0 and 1, for example 0.1"
-            )
+            check_least(self, value, field)
+        check_valid_fraction(self)
         for column in self.columns:
             if not all(column.partition("=")):
                 raise ConfigError(f"columns={column!r} is not field=column, for example text=review")

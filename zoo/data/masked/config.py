@@ -4,6 +4,7 @@ import typing
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+from zoo.data.limits import check_least
 from zoo.data.tokenizers import check_settings
 from zoo.errors import ConfigError, nearest
 
@@ -77,8 +78,7 @@ class MaskedConfig:
                 f"tokenizer={self.tokenizer!r} has no token for a masked one; set it to wordpiece or bpe"
             )
         for field, least in {"length": 8, "batch_size": 1, "vocab_size": 0, "duplicates": 1}.items():
-            if getattr(self, field) < least:
-                raise ConfigError(f"{field}={getattr(self, field)} must be at least {least}")
+            check_least(self, least, field)
         for field in ("mask_rate", "valid_fraction"):
             if not 0 < getattr(self, field) < 1:
                 raise ConfigError(f"{field}={getattr(self, field)} must lie between 0 and 1")
