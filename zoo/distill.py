@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.tree_util import Partial
 
 from zoo.errors import ConfigError
 from zoo.models.depth import innermost
@@ -111,7 +112,7 @@ class Lesson:
         x_teacher, layers_teacher = self.read(teacher, teacher_params, batch["inputs"])
 
         def readout(model, params):
-            return lambda x: model.readout_stored(params, x)
+            return Partial(model.readout_stored, params)
 
         sums = task.loss(x, readout(student, params), batch)
         loss = cfg.hard * sums["loss"]

@@ -224,7 +224,7 @@ def placement(letters: str, shape: tuple[int, ...], mesh: Any, *, exact: str = "
     Mesh axes of size one are left out. With `exact` (the name of a parameter) a dimension that its
     axes do not divide is a ConfigError; without it, as for activations, such a dimension stays whole.
     """
-    free, spec = dict(mesh.shape), []
+    free, spec = free_axes(mesh), []
     for letter, size in zip(letters, shape, strict=True):
         if letter not in RULES:
             name = exact or f"array {letters}"
@@ -242,6 +242,12 @@ def placement(letters: str, shape: tuple[int, ...], mesh: Any, *, exact: str = "
             del free[axis]
         spec.append(axes if len(axes) > 1 else axes[0] if axes else None)
     return PartitionSpec(*spec)
+
+
+def free_axes(mesh: Any) -> dict[str, int]:
+    """The mesh axes that arrays may be placed on: inside a jax.shard_map, those that it leaves automatic."""
+    types = dict(zip(mesh.axis_names, mesh.axis_types, strict=True))
+    return {axis: size for axis, size in mesh.shape.items() if types[axis] == AxisType.Auto}
 
 
 def shardings(spec_tree, mesh: Mesh):
@@ -263,9 +269,51 @@ def shardings_like(x, spec_tree):
 def constrain(x, letters: str):
     """Pins an activation to the table's placement on the mesh in force; nothing without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or math.prod(free_axes(mesh).values()) == 1:
         return x
     return jax.lax.with_sharding_constraint(x, placement(letters, x.shape, mesh))
+
+
+def spread(letters: str, shape: tuple[int, ...]) -> int:
+    """Over how many devices the table spreads an activation on the mesh in force."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return (
+        1
+        if mesh.empty
+        else math.prod(free_axes(mesh)[axis] for axis in axes_of(placement(letters, shape, mesh)))
+    )
+
+
+def on_each_part(f: Callable, words: int, whole, *rows):
+    """`f(whole, *rows)` on the positions that each device holds: (sums, more rows), the sums added up once.
+
+    `rows` are arrays [B, T, ...], placed as logits of `words` words have their positions. Inside, `constrain`
+    speaks of the other mesh axes alone.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    spec = PartitionSpec() if mesh.empty else placement("BTV", (*rows[0].shape[:2], words), mesh)
+    part = PartitionSpec(*spec[:2])
+    if not axes_of(part):
+        return f(whole, *rows)
+
+    def on_part(whole, *rows):
+        sums, more = f(whole, *rows)
+        return jax.tree.map(lambda x: x[None], sums), more
+
+    sums, more = jax.shard_map(
+        on_part,
+        in_specs=(PartitionSpec(), *[part] * len(rows)),
+        out_specs=(PartitionSpec(axes_of(part)), part),
+        axis_names=set(axes_of(part)),
+        check_vma=False,
+    )(whole, *rows)
+    return jax.tree.map(lambda x: x.sum(0), sums), more
+
+
+def axes_of(spec: PartitionSpec) -> tuple[str, ...]:
+    """The mesh axes that a placement uses."""
+    parts = (part if isinstance(part, tuple) else (part,) for part in spec if part)
+    return tuple(axis for part in parts for axis in part)
 
 
 def rows_sharding(mesh: Mesh) -> NamedSharding:

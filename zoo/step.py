@@ -19,6 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.tree_util import Partial
 
 from zoo import sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
@@ -187,7 +188,7 @@ class TrainStep:
             x, carry = self.model.features(
                 params, batch["inputs"], state=self._begun(carry, batch), **training
             )
-            sums = self.task.loss(x, functools.partial(self.model.readout_stored, params), batch)
+            sums = self.task.loss(x, Partial(self.model.readout_stored, params), batch)
             return sums["loss"], (sums, carry)
 
         gradient = jax.grad(loss, has_aux=True)
@@ -241,5 +242,5 @@ class TrainStep:
         """(sums of the task's loss, outputs that it wants to see, the rows' next state) of one batch,
         without dropout."""
         x, carry = self.model.features(params, batch["inputs"], state=self._begun(carry, batch))
-        sums = self.task.loss(x, functools.partial(self.model.readout_stored, params), batch)
+        sums = self.task.loss(x, Partial(self.model.readout_stored, params), batch)
         return sums, self.task.outputs(self.model, params, x, batch), carry

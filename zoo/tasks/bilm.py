@@ -15,7 +15,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.losses import cross_entropy
+from zoo.losses import cross_entropy, summed
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,15 @@ class BidirectionalLM:
         """Sums over the batch: "loss", the mean of both directions' nats, and "weight", the neighbours that
         count; "forward" and "backward", the nats of each."""
         forward, backward = jnp.split(x_BTE, 2, axis=-1)
-        logits = readout(jnp.concatenate([forward[:, :-1], backward[:, 1:]], axis=-1))
-        nats = {}
-        for side, name in enumerate(("forward", "backward")):
-            targets, weights = batch["targets"][..., side], batch["weights"]
-            nats[name], weight = cross_entropy(logits[:, :, side], targets, weights)
-        return {"loss": (nats["forward"] + nats["backward"]) / 2, "weight": weight, **nats}
+        x = jnp.concatenate([forward[:, :-1], backward[:, 1:]], axis=-1)
+
+        def sums(logits, targets, weights):
+            nats = {}
+            for side, name in enumerate(("forward", "backward")):
+                nats[name], weight = cross_entropy(logits[..., side, :], targets[..., side], weights)
+            return {"loss": (nats["forward"] + nats["backward"]) / 2, "weight": weight, **nats}
+
+        return summed(sums, readout, x, batch["targets"], batch["weights"])
 
     def outputs(self, model, params, x_BTE, batch) -> dict:
         """Nothing: the sums say it all."""

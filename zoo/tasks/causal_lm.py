@@ -11,7 +11,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from zoo.losses import cross_entropy
+from zoo.errors import ConfigError
+from zoo.losses import cross_entropy, drift, summed
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,14 @@ class CausalLM:
 
     trait: ClassVar[str] = "causal"  # what a model must promise to be trained so
     kind: ClassVar[str] = "text"  # of the examples
+
+    z_loss: float = 0.0
+    """Added to the loss of each target, times the squared logarithm of the softmax's denominator; 1e-4 in
+    PaLM (arXiv 2204.02311)."""
+
+    def __post_init__(self):
+        if not 0 <= self.z_loss < 1:
+            raise ConfigError(f"z_loss={self.z_loss} must be at least 0 and less than 1")
 
     def batch(self, examples: dict[str, np.ndarray]) -> dict:
         """{inputs, targets, weights} of examples with "tokens" [B, T + 1].
@@ -39,9 +48,15 @@ class CausalLM:
         }
 
     def loss(self, x_BTD, readout, batch) -> dict:
-        """Sums over the batch: "loss" in nats and "weight", the number of targets that count."""
-        nats, weight = cross_entropy(readout(x_BTD), batch["targets"], batch["weights"])
-        return {"loss": nats, "weight": weight}
+        """Sums over the batch: "nats", "weight", the number of targets that count, and "loss", the nats with
+        what z_loss adds."""
+
+        def sums(logits, targets, weights):
+            nats, weight = cross_entropy(logits, targets, weights)
+            loss = nats + self.z_loss * drift(logits, weights) if self.z_loss else nats
+            return {"loss": loss, "nats": nats, "weight": weight}
+
+        return summed(sums, readout, x_BTD, batch["targets"], batch["weights"])
 
     def scored(self, x_BTD, readout, batch):
         """The logits of each position's next token, and how much it counts."""
@@ -58,7 +73,7 @@ class CausalLM:
         tokens do not spell the text. Where only a part of the set was read, its bytes are taken in
         proportion.
         """
-        loss = sums["loss"] / sums["weight"]
+        loss = sums["nats"] / sums["weight"]
         bytes_per_token = dataset.eval_bytes / dataset.num_eval_targets
         return {
             "eval_loss": loss,

@@ -15,7 +15,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 import numpy as np
 
-from zoo.losses import cross_entropy
+from zoo.losses import cross_entropy, summed
 from zoo.sharding import constrain
 
 
@@ -40,7 +40,8 @@ class MaskedLM:
     def loss(self, x_BTD, readout, batch) -> dict:
         """Sums over the masked words: "loss" in nats, "weight", how many, and "right", how many of them are
         the most probable word."""
-        return word_sums(readout(at(x_BTD, batch["picked"])), batch)
+        x_BPD = at(x_BTD, batch["picked"])
+        return summed(word_sums, readout, x_BPD, batch["targets"], batch["weights"])
 
     def scored(self, x_BTD, readout, batch):
         """The logits of each masked word, and whether it counts."""
@@ -74,7 +75,12 @@ class MaskedPairs:
         A pair weighs as many words as a pair has masked ones on average, so that the loss is, as in BERT, the
         mean over words and the mean over pairs, added.
         """
-        words, pairs = word_sums(readout(at(x_BTD, batch["picked"]))["words"], batch), batch["pairs"]
+
+        def sums(logits, targets, weights):
+            return word_sums(logits["words"], targets, weights)
+
+        x_BPD, pairs = at(x_BTD, batch["picked"]), batch["pairs"]
+        words = summed(sums, readout, x_BPD, batch["targets"], batch["weights"])
         logits_BSC, labels_BS = readout(at(x_BTD, pairs["firsts"]))["pair"], pairs["labels"]
         weighed, pair_weight = cross_entropy(logits_BSC, labels_BS, pairs["label_weights"])
         is_pair_BS = pairs["label_weights"] > 0
@@ -107,8 +113,7 @@ def at(x_BTD, places_BP):
     return constrain(jnp.take_along_axis(x_BTD, places_BP[..., None], axis=1), "BPD")
 
 
-def word_sums(logits_BPV, batch) -> dict:
-    targets_BP, weights_BP = batch["targets"], batch["weights"]
+def word_sums(logits_BPV, targets_BP, weights_BP) -> dict:
     nats, weight = cross_entropy(logits_BPV, targets_BP, weights_BP)
     right_BP = (logits_BPV.argmax(-1) == targets_BP) * weights_BP
     return {"loss": nats, "weight": weight, "right": right_BP.sum()}

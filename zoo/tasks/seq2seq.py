@@ -18,7 +18,7 @@ import numpy as np
 
 from zoo.errors import ConfigError
 from zoo.inference.beam import Beam, beam_search
-from zoo.losses import cross_entropy
+from zoo.losses import cross_entropy, summed
 from zoo.scores import bleu, chrf, join_pieces, rouge, tokenized_bleu
 
 
@@ -76,13 +76,16 @@ class Seq2Seq:
 
     def loss(self, x_BTD, readout, batch) -> dict:
         """Sums over the targets: "loss", smoothed, "nats", not, and "weight", how many count."""
-        logits_BTV, weights_BT = readout(x_BTD), batch["weights"]
-        nats, weight = cross_entropy(logits_BTV, batch["targets"], weights_BT)
-        if not self.label_smoothing:
-            return {"loss": nats, "nats": nats, "weight": weight}
-        spread = nats_of_all_words(logits_BTV, weights_BT)
-        loss = (1 - self.label_smoothing) * nats + self.label_smoothing * spread
-        return {"loss": loss, "nats": nats, "weight": weight}
+
+        def sums(logits, targets, weights):
+            nats, weight = cross_entropy(logits, targets, weights)
+            if not self.label_smoothing:
+                return {"loss": nats, "nats": nats, "weight": weight}
+            spread = nats_of_all_words(logits, weights)
+            loss = (1 - self.label_smoothing) * nats + self.label_smoothing * spread
+            return {"loss": loss, "nats": nats, "weight": weight}
+
+        return summed(sums, readout, x_BTD, batch["targets"], batch["weights"])
 
     def outputs(self, model, params, x_BTD, batch) -> dict:
         """The best text that the search finds for each row's source: "hypothesis" [B, N] and its "length",
