@@ -24,7 +24,8 @@ from zoo.attention import All, Lengths, Segments, attention
 from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, constant, dropout, dropout_key, parameter
 from zoo.models.pure import FlopsPerToken
-from zoo.models.transformer_config import REMAT, check_transformer
+from zoo.models.stack import stacked
+from zoo.models.transformer_config import check_transformer
 
 
 @dataclass(frozen=True)
@@ -145,16 +146,7 @@ class BERT(nn.Module):
         if cfg.num_token_types:
             self.token_types = Embed(".", {".": cfg.num_token_types, "D": cfg.d_model})
         self.norm = LayerNorm(cfg.dims, epsilon=cfg.norm_epsilon)
-        block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
-        self.blocks = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
-            length=cfg.num_layers,
-            unroll=cfg.layer_unroll or cfg.num_layers,
-            metadata_params={nn.meta.PARTITION_NAME: "N"},
-        )(cfg)
+        self.blocks = stacked(Block, cfg, in_axes=nn.broadcast)
 
     def features(self, inputs, state):
         cfg, tokens_BT = self.config, inputs["tokens"]

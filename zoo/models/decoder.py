@@ -20,7 +20,8 @@ from zoo.attention import All, Causal, Choice, Segments, Window, attention
 from zoo.layers import ACTIVATIONS, Embed, Linear, RMSNorm, dropout, dropout_key
 from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.decoder_config import NORMS, DecoderConfig
-from zoo.models.transformer_config import REMAT, branch_std
+from zoo.models.stack import stacked
+from zoo.models.transformer_config import branch_std
 from zoo.rotary import rotary_frequencies, rotate
 
 
@@ -35,16 +36,7 @@ class Decoder(nn.Module):
     def setup(self):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
-        block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
-        self.blocks = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
-            length=cfg.num_layers,
-            unroll=cfg.layer_unroll or cfg.num_layers,
-            metadata_params={nn.meta.PARTITION_NAME: "N"},
-        )(cfg)
+        self.blocks = stacked(Block, cfg, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast))
         self.norm = RMSNorm(cfg.dims, epsilon=cfg.norm_epsilon, offset=cfg.norm_offset)
         self.head = self.tokens if cfg.tied else Embed("V", cfg.dims)
 

@@ -19,7 +19,8 @@ from zoo.attention import Causal, Segments, attention
 from zoo.layers import ACTIVATIONS, Embed, LayerNorm, Linear, dropout, dropout_key
 from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.pure import FlopsPerToken
-from zoo.models.transformer_config import REMAT, branch_std, check_transformer
+from zoo.models.stack import stacked
+from zoo.models.transformer_config import branch_std, check_transformer
 
 
 @dataclass(frozen=True)
@@ -141,16 +142,7 @@ class GPT(nn.Module):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
         self.positions = Embed("T", cfg.dims)
-        block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
-        self.blocks = nn.scan(
-            block,
-            variable_axes={"params": 0, "intermediates": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=cfg.num_layers,
-            unroll=cfg.layer_unroll or cfg.num_layers,
-            metadata_params={nn.meta.PARTITION_NAME: "N"},
-        )(cfg)
+        self.blocks = stacked(Block, cfg, in_axes=(0, nn.broadcast, nn.broadcast))
         self.norm = LayerNorm(cfg.dims, cfg.bias)
 
     def features(self, inputs, state):

@@ -34,7 +34,8 @@ from zoo.layers import (
 )
 from zoo.models.bert import seen
 from zoo.models.pure import FlopsPerToken
-from zoo.models.transformer_config import REMAT, branch_std, check_transformer
+from zoo.models.stack import stacked
+from zoo.models.transformer_config import branch_std, check_transformer
 from zoo.rotary import rotary_frequencies, rotate
 
 
@@ -155,16 +156,7 @@ class ModernBERT(nn.Module):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
         self.norm = LayerNorm(cfg.dims, bias=False, epsilon=cfg.norm_epsilon)
-        block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
-        self.blocks = nn.scan(
-            block,
-            variable_axes={"params": 0},
-            split_rngs={"params": True, "dropout": True},
-            in_axes=(0, nn.broadcast, nn.broadcast),
-            length=cfg.num_layers,
-            unroll=cfg.layer_unroll or cfg.num_layers,
-            metadata_params={nn.meta.PARTITION_NAME: "N"},
-        )(cfg)
+        self.blocks = stacked(Block, cfg, in_axes=(0, nn.broadcast, nn.broadcast))
 
     def features(self, inputs, state):
         cfg, tokens_BT = self.config, inputs["tokens"]
