@@ -36,6 +36,7 @@ from zoo.errors import (
 from zoo.evaluation import Evaluation
 from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
+from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.models.depth import depths
 from zoo.models.lora import frozen_beside, with_lora
@@ -119,13 +120,14 @@ def train(name: str, recipe) -> int:
 def train_in(run, recipe, dataset, stop, flags) -> dict | None:
     """The run, phase by phase; returns its result, or None where it was asked to stop and has saved."""
     # Devices, model, step.
-    mesh = sharding.make_mesh(recipe.mesh)
+    mesh = make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
     teacher = teacher_params = None
     if recipe.distill.teacher:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
     parts = step_of(recipe, dataset, teacher)
     model, frozen = parts.model, parts.frozen
+    sharding.check_axes(model, recipe.data.length, mesh)
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
     first, settings = cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
 

@@ -16,6 +16,7 @@ import sys
 import time
 
 from zoo import xla
+from zoo.mesh import MeshConfig, make_mesh
 
 FLAGS = xla.apply()
 
@@ -45,7 +46,7 @@ def zoo_step():
     model = zoo.create(CONFIG)
     adamw = optim.AdamW(RATE, *BETAS, weight_decay=DECAY)
     tx = optim.transform(adamw, schedules.Constant(), 1, model.abstract())
-    parts, mesh = TrainStep(model, CausalLM(), tx, clip_norm=1.0), sharding.make_mesh(sharding.MeshConfig())
+    parts, mesh = TrainStep(model, CausalLM(), tx, clip_norm=1.0), make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     state = parts.init_on(mesh)
     initial = jax.tree.map(np.asarray, state.params)

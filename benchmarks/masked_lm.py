@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 
 from zoo import xla
+from zoo.mesh import MeshConfig, make_mesh
 
 FLAGS = xla.apply()
 
@@ -83,7 +84,7 @@ def zoo_step(config: BERTConfig, rows: int, *, packed: bool):
     model = zoo.create(config)
     adamw = optim.AdamW(RATE, *BETAS, weight_decay=DECAY)
     tx = optim.transform(adamw, schedules.Constant(), 1, model.abstract())
-    parts, mesh = TrainStep(model, MaskedLM(), tx, clip_norm=1.0), sharding.make_mesh(sharding.MeshConfig())
+    parts, mesh = TrainStep(model, MaskedLM(), tx, clip_norm=1.0), make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     state = parts.init_on(mesh)
     initial = jax.tree.map(np.asarray, state.params)

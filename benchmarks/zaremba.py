@@ -16,6 +16,7 @@ import sys
 import time
 
 from zoo import xla
+from zoo.mesh import MeshConfig, make_mesh
 
 FLAGS = xla.apply()
 
@@ -43,7 +44,7 @@ def zoo_step():
     model = zoo.create(SIZE)
     tx = optim.transform(optim.SGD(RATE), schedules.Constant(), 1, model.abstract())
     parts = TrainStep(model, CausalLM(), tx, clip_norm=CLIP, carried_rows=ROWS)
-    mesh = sharding.make_mesh(sharding.MeshConfig())
+    mesh = make_mesh(MeshConfig())
     jax.set_mesh(mesh)
     state = parts.init_on(mesh)
     initial = jax.tree.map(np.asarray, state.params)

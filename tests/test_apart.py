@@ -9,10 +9,10 @@ import pytest
 import zoo
 from zoo.inference.apart import apart
 from zoo.inference.generate import complete
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
-from zoo.sharding import MeshConfig, make_mesh
 
 SMALL = {"vocab_size": 50, "max_length": 32, "num_layers": 3, "num_heads": 2, "d_model": 16}
 CONFIGS = {

@@ -38,14 +38,12 @@ from families import (
 )
 
 import zoo.models
+from zoo.mesh import AXES, MeshConfig, make_mesh
 from zoo.models.pure import Model
 from zoo.sharding import (
-    AXES,
     LETTERS,
     RULES,
     AxisType,
-    MeshConfig,
-    make_mesh,
     placement,
     shardings,
     stored_size,

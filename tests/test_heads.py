@@ -15,6 +15,7 @@ from zoo import sharding
 from zoo.config import from_json, to_json
 from zoo.crf import Chain, PerToken
 from zoo.errors import ConfigError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.joint import JointConfig
 from zoo.models.pooling import POOLINGS
@@ -374,7 +375,7 @@ def test_a_mesh_changes_nothing(config):
     model = model_of(dataclasses.replace(config, **sizes))
     params = parameters(model)
     alone = read(model, params, inputs())
-    mesh = sharding.make_mesh(sharding.MeshConfig(2, 2, 2))
+    mesh = make_mesh(MeshConfig(2, 2, 2))
     with jax.set_mesh(mesh):
         placed = jax.device_put(params, sharding.shardings(model.abstract(), mesh))
         rows = jax.device_put(inputs(), sharding.rows_sharding(mesh))

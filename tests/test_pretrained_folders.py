@@ -31,9 +31,9 @@ from folders import (
 from safetensors.numpy import save_file
 
 import zoo
-from zoo import sharding
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, StorageError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.pretraining import PretrainingConfig
 from zoo.models.rnn import RNNConfig
 from zoo.models.tagger import TaggerConfig
@@ -65,7 +65,7 @@ def test_a_model_of_both_heads_is_written_as_one_for_pretraining(tmp_path, capsy
     config = PretrainingConfig(ENCODER)
     params = random_params(config)
     zoo.save_pretrained(tmp_path / "a", zoo.create(config), params, TOKENIZER)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     assert equal(load_start(tmp_path / "a", zoo.create(config), {}, mesh, TOKENIZER), params)
     assert capsys.readouterr().err == ""
     model, loaded, _ = zoo.from_pretrained(tmp_path / "a")
@@ -138,7 +138,7 @@ def test_no_more_than_one_parameter_is_on_the_host_beside_the_model(tmp_path, mo
     written(tmp_path / "a", config, max_shard_size=200_000)
     specs = jax.tree.leaves(zoo.create(config).abstract())
     whole, largest = (4 * size([int(np.prod(spec.shape)) for spec in specs]) for size in (sum, max))
-    model, mesh = zoo.create(config), sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    model, mesh = zoo.create(config), make_mesh(MeshConfig(data=1), jax.devices()[:1])
     copied = []
     monkeypatch.setattr("zoo.pretrained.huggingface.on_devices", lambda array, _: copied.append(array.shape))
     found = zoo.pretrained.huggingface.described(tmp_path / "a")
@@ -156,7 +156,7 @@ def test_parameters_arrive_on_the_mesh_that_is_given(tmp_path):
     if jax.device_count() < 2:
         pytest.skip("needs two devices")
     params = written(tmp_path / "a")
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1, fsdp=2), jax.devices()[:2])
+    mesh = make_mesh(MeshConfig(data=1, fsdp=2), jax.devices()[:2])
     _, loaded, _ = zoo.from_pretrained(tmp_path / "a", mesh)
     assert equal(loaded, params)
     assert len(loaded["blocks"]["mlp"]["up"]["w"].sharding.device_set) == 2

@@ -28,7 +28,6 @@ from folders import (
 
 import train
 import zoo
-from zoo import sharding
 from zoo.__main__ import main as command
 from zoo.checkpoint import named_leaves
 from zoo.config import to_json
@@ -36,6 +35,7 @@ from zoo.data import ExamplesConfig, MaskedConfig, load_tokenizer
 from zoo.data.tokenizers.bpe import byte_symbols
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import ConfigError, DataError, StorageError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
@@ -262,7 +262,7 @@ def test_a_head_for_bert_is_put_on_a_modernbert(tmp_path, capsys):
     assert model.encoder == dataclasses.replace(CONFIGS["modernbert"], dropout_rate=0.3, dtype="bfloat16")
     assert (model.d_hidden, model.hidden_activation) == (8, "tanh")
     model = zoo.create(dataclasses.replace(model, num_classes=3))
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
     assert equal(found["encoder"], {name: theirs[name] for name in found["encoder"]})
     assert "random at first: classes, hidden\n" in capsys.readouterr().err
@@ -282,7 +282,7 @@ def test_a_recipe_of_another_family_is_refused(tmp_path):
 def test_a_classifier_starts_from_what_a_folder_has_of_it(source, fresh, tmp_path, capsys):
     theirs = written(tmp_path / "a", CONFIGS[source])
     model = zoo.create(CONFIGS["bert classes"])
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
     said = capsys.readouterr().err
     assert (f"not in it, random at first: {fresh}\n" in said) == bool(fresh)
@@ -298,7 +298,7 @@ def test_a_classifier_starts_from_what_a_folder_has_of_it(source, fresh, tmp_pat
 def test_a_classifier_takes_the_pooler_of_a_pretrained_bert(tmp_path, capsys):
     params = random_params(PretrainingConfig(ENCODER))
     zoo.save_pretrained(tmp_path / "a", zoo.create(PretrainingConfig(ENCODER)), params)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     found = load_start(tmp_path / "a", zoo.create(CONFIGS["bert classes"]), {}, mesh, TOKENIZER)
     pooler = params["pooler"]["w"].reshape(8, 8)  # [D, H, K]
     np.testing.assert_array_equal(found["hidden"]["w"], pooler)
@@ -323,7 +323,7 @@ def test_a_classifier_takes_the_pooler_of_a_run_of_both_heads(tmp_path, monkeypa
     data = MaskedConfig(pairs="next_sentence", length=12)
     source = Recipe(model=PretrainingConfig(ENCODER), task=MaskedPairs(), data=data)
     monkeypatch.setattr(start, "recipe_of", lambda folder: source)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     first = random_params(config)
     found = load_start(tmp_path, zoo.create(config), first, mesh, TOKENIZER)
     np.testing.assert_array_equal(found["encoder"]["tokens"]["table"], theirs["encoder"]["tokens"]["table"])
@@ -342,7 +342,7 @@ def test_a_heads_rows_go_where_their_names_are(source, tmp_path):
     theirs, model = written(tmp_path / "a", CONFIGS[source]), zoo.create(CONFIGS[source])
     kind = "labels" if source == "bert classes" else "tags"
     ours = {"labels": (), "tags": ()} | {kind: ("no", "perhaps", "yes")}
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     found = named_leaves(load_start(tmp_path / "a", model, theirs, mesh, TOKENIZER, ours))
     for name, x in named_leaves(theirs).items():
         of_classes = x.shape and x.shape[-1] == 3 and not name.startswith("encoder")
@@ -351,7 +351,7 @@ def test_a_heads_rows_go_where_their_names_are(source, tmp_path):
 
 def test_a_head_for_other_names_begins_at_random(tmp_path, capsys):
     theirs, model = written(tmp_path / "a", CONFIGS["bert classes"]), zoo.create(CONFIGS["bert classes"])
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     first = jax.tree.map(lambda x: x + 1, theirs)
     ours = {"labels": ("bad", "fair", "good"), "tags": ()}
     found = load_start(tmp_path / "a", model, first, mesh, TOKENIZER, ours)
@@ -365,7 +365,7 @@ def test_a_head_for_other_names_begins_at_random(tmp_path, capsys):
 
 def test_a_published_teacher_reads_and_answers_as_its_student(tmp_path):
     theirs = written(tmp_path / "a", CONFIGS["bert classes"])
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     data = SimpleNamespace(tokenizer=TOKENIZER, labels=("0", "1", "2"), tags=())
     assert "other names of classes" in refusal(load_teacher, str(tmp_path / "a"), NAMED, mesh, data)
     longer = dataclasses.replace(NAMED, data=dataclasses.replace(EXAMPLES, max_length=13))
@@ -391,7 +391,7 @@ def test_a_folder_without_a_vocabulary_trains_none_of_its_own(tmp_path):
 def test_another_number_of_classes_leaves_the_classes_new(tmp_path, capsys):
     theirs = written(tmp_path / "a", CONFIGS["bert classes"])
     model = zoo.create(dataclasses.replace(CONFIGS["bert classes"], num_classes=5))
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     found = load_start(tmp_path / "a", model, {}, mesh, TOKENIZER)
     assert equal(found["hidden"], theirs["hidden"]) and found["classes"]["w"].shape == (8, 5)
     assert "random at first: classes" in capsys.readouterr().err

@@ -20,10 +20,11 @@ from zoo.errors import ConfigError
 from zoo.inference import evaluate, predict
 from zoo.inference.apart import apart
 from zoo.inference.generate import complete
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models import quantised as whole_numbers
 from zoo.models.gpt import GPTConfig
 from zoo.models.lora import LoRA, with_lora
-from zoo.sharding import MeshConfig, make_mesh, shardings
+from zoo.sharding import shardings
 
 # Of 64 inputs of a channel, two groups share a scale of 4 bits each; of its 256, eight.
 GPT = GPTConfig(vocab_size=100, max_length=32, num_layers=2, num_heads=4, d_model=64, dropout_rate=0.0)

@@ -8,31 +8,31 @@ from training import eight_devices, mesh_of
 
 import zoo
 from zoo.errors import ConfigError
+from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
 from zoo.models.gpt import GPTConfig
+from zoo.models.rnn import RNNConfig
 from zoo.reporter import unspread
 from zoo.sharding import (
     LETTERS,
     RULES,
-    MeshConfig,
     ParamSpec,
+    check_axes,
     check_rows,
-    make_mesh,
     placement,
     shardings,
     stored_size,
 )
 
-
-class Mesh222:
-    """Sizes are all that `placement` asks of a mesh."""
-
-    shape = {"data": 2, "fsdp": 2, "tensor": 2}
+MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 
 
 @pytest.mark.parametrize(
     ("letters", "shape", "expected"),
     [
-        ("BTD", (8, 4, 6), PartitionSpec(("data", "fsdp"), None, None)),  # B took fsdp before D could
+        # B took fsdp before D could; T takes the tensor axis where no letter wants it, wherever that stands.
+        ("BTD", (8, 4, 6), PartitionSpec(("data", "fsdp"), "tensor", None)),
+        ("BTF", (8, 4, 6), PartitionSpec(("data", "fsdp"), None, "tensor")),
+        ("BTHK", (8, 4, 2, 5), PartitionSpec(("data", "fsdp"), None, "tensor", None)),
         ("DF", (8, 4), PartitionSpec("fsdp", "tensor")),
         ("NDHK", (3, 8, 2, 5), PartitionSpec(None, "fsdp", "tensor", None)),
         ("NHKD", (3, 2, 5, 8), PartitionSpec(None, "tensor", None, "fsdp")),
@@ -43,11 +43,11 @@ class Mesh222:
     ],
 )
 def test_each_axis_serves_once_and_the_leftmost_letter_wins(letters, shape, expected):
-    assert placement(letters, shape, Mesh222()) == expected
+    assert placement(letters, shape, MESH) == expected
 
 
 def test_axes_of_size_one_are_left_out():
-    mesh = type("Mesh", (), {"shape": {"data": 8, "fsdp": 1, "tensor": 1}})()
+    mesh = abstract_mesh({"data": 8, "fsdp": 1, "tensor": 1})
     assert placement("DF", (7, 5), mesh, exact="w") == PartitionSpec(None, None)
 
 
@@ -64,11 +64,20 @@ def test_a_parameter_that_does_not_divide_is_named_with_its_size():
     with pytest.raises(
         ConfigError, match=r"\['w'\]: dimension H=3 \(heads\) does not divide over mesh tensor=2"
     ):
-        placement("DHK", (8, 3, 5), Mesh222(), exact="['w']")
+        placement("DHK", (8, 3, 5), MESH, exact="['w']")
 
 
-def test_an_activation_that_does_not_divide_stays_whole():
-    assert placement("BTD", (1, 4, 6), Mesh222()) == PartitionSpec(None, None, "fsdp")
+def test_an_activation_takes_the_first_axes_that_divide_it():
+    assert placement("BTD", (1, 3, 6), MESH) == PartitionSpec(None, None, "fsdp")
+    assert placement("BTD", (2, 3, 6), MESH) == PartitionSpec("data", None, "fsdp")
+
+
+def test_positions_are_split_over_context_and_heads_where_positions_are_whole():
+    mesh = abstract_mesh({"data": 2, "context": 2, "tensor": 2})
+    assert placement("BTD", (2, 4, 6), mesh) == PartitionSpec("data", ("context", "tensor"), None)
+    assert placement("BTHK", (2, 4, 8, 5), mesh) == PartitionSpec("data", "context", "tensor", None)
+    assert placement("BSAK", (2, 4, 8, 5), mesh) == PartitionSpec("data", None, ("tensor", "context"), None)
+    assert placement("BTD", (2, 2, 6), mesh) == PartitionSpec("data", "context", None)
 
 
 @pytest.mark.parametrize(("size", "stored"), [(50257, 50304), (65, 128), (128, 128), (129, 256)])
@@ -78,8 +87,10 @@ def test_a_vocabulary_is_stored_in_multiples_of_128(size, stored):
 
 @eight_devices
 def test_minus_one_takes_the_rest():
-    assert dict(make_mesh(MeshConfig(-1, 2, 2)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
-    assert dict(make_mesh(MeshConfig(2, 2, -1)).shape) == {"data": 2, "fsdp": 2, "tensor": 2}
+    wanted = dict.fromkeys(AXES, 1) | {"data": 2, "fsdp": 2, "tensor": 2}
+    assert dict(make_mesh(MeshConfig(-1, 2, 2)).shape) == wanted
+    assert dict(make_mesh(MeshConfig(2, 2, -1)).shape) == wanted
+    assert dict(make_mesh(MeshConfig(1, 2, context=-1)).shape)["context"] == 4
 
 
 @eight_devices
@@ -100,6 +111,37 @@ def test_impossible_mesh_sizes_are_refused(sizes):
 def test_rows_that_do_not_divide_over_the_shards_are_refused():
     with pytest.raises(ConfigError, match="rows=6 does not divide over 8 batch shards"):
         check_rows(6, mesh_of((4, 2, 1)), "rows")
+
+
+@eight_devices
+def test_a_slice_is_consecutive_devices():
+    mesh = make_mesh(MeshConfig(data=2, tensor=2, slice=2))
+    assert [[d.id for d in part.flat] for part in mesh.devices] == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+class Device:
+    def __init__(self, number):
+        self.slice_index, self.id = number // 4, number
+
+
+def test_slices_that_are_not_the_machines_are_refused():
+    with pytest.raises(ConfigError, match="slice=1: the devices are 2 slices; use --mesh.slice 2"):
+        make_mesh(MeshConfig(), [Device(number) for number in range(8)])
+
+
+@pytest.mark.parametrize(
+    ("config", "axes", "message"),
+    [
+        ("lstm", {"context": 2}, "mesh.context=2: RNNConfig has no attention to spread"),
+        ("lstm", {"pipeline": 2}, "mesh.pipeline=2: RNNConfig has no layers to spread"),
+        ("gpt_tiny", {"expert": 2}, "mesh.expert=2: GPTConfig has no experts to spread"),
+        ("gpt_tiny", {"context": 5}, "data.length=24 does not divide over mesh context=5"),
+    ],
+)
+def test_an_axis_without_anything_to_spread_is_refused(config, axes, message):
+    model = zoo.create(RNNConfig() if config == "lstm" else config)
+    with pytest.raises(ConfigError, match=message):
+        check_axes(model, 24, abstract_mesh(dict.fromkeys(AXES, 1) | axes))
 
 
 def test_axes_are_automatic():

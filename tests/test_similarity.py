@@ -15,6 +15,7 @@ from families import assert_close, jit, parameters
 import zoo
 from zoo import sharding
 from zoo.errors import ConfigError, DataError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.embedder import LENGTHS, POOLINGS, EmbedderConfig
 from zoo.scores import pearson, retrieval_scores, spearman
@@ -196,7 +197,7 @@ def test_the_contrastive_loss_sees_the_whole_batch_on_every_mesh():
     x_BGE, texts_BG = normal(8, 2, 4), np.arange(16).reshape(8, 2)
     batch = {"texts": texts_BG, "present": np.ones(8, np.float32)}
     alone = summed(Contrastive(), x_BGE, **batch)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=4, fsdp=2), jax.devices()[:8])
+    mesh = make_mesh(MeshConfig(data=4, fsdp=2), jax.devices()[:8])
     with jax.set_mesh(mesh):
         spread = sharding.place_rows(
             lambda rows: jax.tree.map(lambda x: x[rows.start : rows.stop], (x_BGE, batch)), 8, mesh

@@ -8,9 +8,10 @@ import pytest
 
 import train
 import zoo
-from zoo import cli, sharding
+from zoo import cli
 from zoo.checkpoint import named_leaves
 from zoo.inference.predict import predict
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.pretrained.start import load_start
 from zoo.recipes import CHOICES, CONFIGS
 
@@ -60,7 +61,7 @@ def test_a_tagger_reads_the_mix_of_a_trained_bilm_over_words_of_its_own(folder, 
 
     model, params, tokenizer = zoo.from_pretrained(folder / "runs" / "elmo")
     _, trained, _ = zoo.from_pretrained(folder / "runs" / "bilm")
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     first = model.init(jax.random.key(0))
     started = named_leaves(load_start(recipe.init, model, first, mesh, tokenizer))
     theirs, before = named_leaves(trained), named_leaves(first)

@@ -10,11 +10,11 @@ from test_train import refusal, terminate_at_step_six
 
 import train
 import zoo
-from zoo import sharding
 from zoo.__main__ import main
 from zoo.checkpoint import named_leaves
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import CheckpointError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.rnn import RNNConfig
 from zoo.pretrained.runs import choices
@@ -101,7 +101,7 @@ def test_predict_of_a_language_model_says_which_verbs_do(text, lstm, capsys):
 def test_a_classifier_starts_from_a_language_model_that_it_reads_with(lstm):
     _, trained, tokenizer = zoo.from_pretrained(lstm)
     sizes = {"vocab_size": tokenizer.vocab_size, "num_layers": 2, "d_model": 12, "d_state": 16}
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
 
     def started(vocabulary=tokenizer, **changes):
         encoder = RNNConfig(**(sizes | {"forget_bias": 0.0} | changes))

@@ -20,6 +20,7 @@ from zoo.data.word_pairs import Stretches, WordPairsConfig, keep_probability, lo
 from zoo.errors import ConfigError, DataError
 from zoo.feed import evaluation_batches, training_batches
 from zoo.inference.words import neighbours
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.pure import Model
 from zoo.models.word_vectors import SIZES, WordVectors, WordVectorsConfig
 from zoo.pretrained.tables import vectors_of
@@ -605,7 +606,7 @@ def test_words_of_one_topic_become_neighbours(task, topics):
         model.abstract(),
     )
     parts = TrainStep(model, task, tx, seed=0)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.devices()[:1])
     with jax.set_mesh(mesh):
         state, step = parts.init_on(mesh), parts.compiled(mesh)
         evaluate = jax.jit(parts.evaluate)

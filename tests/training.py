@@ -13,6 +13,7 @@ import pytest
 
 from zoo import models, optim, schedules, sharding
 from zoo.feed import place_rows
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.step import TrainStep
 from zoo.tasks import CausalLM
 
@@ -71,9 +72,10 @@ def batch_of(step: int, mesh):
     return place_rows(functools.partial(rows_of, step), ROWS, mesh)
 
 
-def mesh_of(sizes=(1, 1, 1)):
-    count = int(np.prod(sizes))
-    return sharding.make_mesh(sharding.MeshConfig(*sizes), jax.devices()[:count])
+def mesh_of(sizes=(1, 1, 1), **others):
+    """A mesh of so many devices for data, fsdp and tensor, and for other axes by their names."""
+    count = int(np.prod([*sizes, *others.values()]))
+    return make_mesh(MeshConfig(*sizes, **others), jax.devices()[:count])
 
 
 @functools.cache

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.layers import dropout, soft_cap
-from zoo.sharding import constrain
+from zoo.sharding import constrain, divides
 
 
 class Sees:
@@ -137,6 +137,7 @@ def attention(
     key_BS = jnp.arange(k_BSJK.shape[1])[None] if key_BS is None else key_BS
     mask_BTS = sees.mask_BTS(query_BT, key_BS)
 
+    q_BTHK, k_BSJK, v_BSJK = whole_rows(q_BTHK, k_BSJK, v_BSJK)
     q_BHTK, k_BJSK, v_BJSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
     B, H, T, K = q_BHTK.shape
     J, S = k_BJSK.shape[1:3]
@@ -153,3 +154,16 @@ def attention(
     seen_BT = mask_BTS.any(-1)[:, None, :, None]
     out_BHTK = jnp.where(seen_BT, mixed_BJTK.reshape(B, H, T, K), 0)
     return constrain(out_BHTK.swapaxes(1, 2), "BTHK")
+
+
+def whole_rows(q_BTHK, k_BSJK, v_BSJK):
+    """The same arrays, where a row's positions are spread over devices (mesh axis context) moved so that
+    attention needs no more of other devices.
+
+    Heads are spread in place of positions, one exchange before and one behind (all-to-all; DeepSpeed Ulysses,
+    arXiv 2309.14509). Where they do not divide, a device keeps its positions' queries and gets the keys and
+    values of all (Llama 3, arXiv 2407.21783, section 3.3.2).
+    """
+    is_divided = divides("A", q_BTHK.shape[2])
+    q_BTHK = constrain(q_BTHK, "BSAK" if is_divided else "BTHK")
+    return q_BTHK, *(constrain(x, "BSAK" if is_divided else "BSJK") for x in (k_BSJK, v_BSJK))

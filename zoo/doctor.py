@@ -168,7 +168,8 @@ def collective(found) -> Finding:
     """One sum over all devices, of numbers whose sum is known, and how fast it comes."""
     import jax
 
-    from zoo.sharding import MeshConfig, make_mesh, replicated, rows_sharding
+    from zoo.mesh import MeshConfig, make_mesh
+    from zoo.sharding import replicated, rows_sharding
 
     count, size = len(found), PROBE_BYTES // 4
     mesh = make_mesh(MeshConfig(data=count), found)

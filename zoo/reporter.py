@@ -8,6 +8,7 @@ import jax
 from zoo import cluster, metrics, optim, sharding, throughput
 from zoo.checkpoint import named_leaves
 from zoo.errors import NumericsError
+from zoo.mesh import describe
 from zoo.optim.finetune import without
 from zoo.progress import Progress
 
@@ -40,7 +41,7 @@ class Reporter:
         device = self._mesh.devices.flat[0]
         trained = sum(spec.size for spec in jax.tree.leaves(without(self._model.abstract(), frozen)))
         part = f", {trained:,} of them trained" if frozen else ""
-        mesh = sharding.describe(self._mesh.shape)
+        mesh = describe(self._mesh.shape)
         mesh += f" of {jax.process_count()} processes" * cluster.is_several()
         lines = {
             "run": f"{run.path}" + (f", continued at step {self.saved}" if self.saved else ""),

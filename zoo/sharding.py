@@ -5,31 +5,36 @@ A dimension letter means the same everywhere: at the end of an array's name (`x_
 file turns letters into placements. Data parallelism, fully sharded data parallelism (ZeRO-3, arXiv
 1910.02054) and Megatron's tensor parallelism (arXiv 1909.08053) are then only mesh sizes:
 
-    mesh          x_BTD                      w_DF (stored)            w_HKD (stored)
-    data=8        B over data                replicated               replicated
-    fsdp=8        B over fsdp                D over fsdp              D over fsdp
-    tensor=8      replicated                 F over tensor            H over tensor
+    mesh          x_BTD            x_BTF            w_DF (stored)      w_HKD (stored)
+    data=8        B over data      B over data      replicated         replicated
+    fsdp=8        B over fsdp      B over fsdp      D over fsdp        D over fsdp
+    tensor=8      T over tensor    F over tensor    F over tensor      H over tensor
+    context=8     T over context   T over context   replicated         replicated
 
-The mesh always has automatic axes: the compiler inserts the collectives that the placements imply.
+Between the layers of a tensor-parallel model positions are spread over the same devices (arXiv 2205.05198), so
+that norms and what is kept for the backward pass are shared out too. The mesh (zoo/mesh.py) always has
+automatic axes: the compiler inserts the collectives that the placements imply.
 """
 
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zoo.errors import ConfigError
+from zoo.mesh import describe
 
 LETTERS = {
     "B": "batch",
     "T": "positions",
-    "S": "attended positions",
+    "S": "attended positions, or positions of which each device has all",
+    "M": "positions that a table knows",
     "W": "words, of several pieces each",
     "P": "picked positions",
     "V": "vocabulary",
@@ -37,6 +42,7 @@ LETTERS = {
     "E": "model width, outgoing",
     "H": "heads",
     "J": "key-value heads",
+    "A": "heads, while each device has all positions",
     "K": "head width",
     "F": "feed-forward width",
     "N": "layers",
@@ -51,12 +57,17 @@ LETTERS = {
 }
 
 # Letter -> the mesh axes it is spread over. Each axis serves once per array and the leftmost letter
-# wins, so x_BTD spreads B over both data and fsdp, and w_DF spreads D over fsdp.
+# wins, so x_BTD spreads B over both data and fsdp, and w_DF spreads D over fsdp; only T comes last, and
+# takes what the others leave.
 RULES: dict[str, tuple[str, ...]] = dict.fromkeys(LETTERS, ()) | {
-    "B": ("data", "fsdp"),
+    "B": ("slice", "data", "fsdp", "expert"),
+    "T": ("context", "tensor"),
+    "N": ("pipeline",),
+    "X": ("expert",),
     "V": ("tensor",),
     "H": ("tensor",),
     "J": ("tensor",),
+    "A": ("tensor", "context"),
     "F": ("tensor",),
     "Z": ("tensor",),
     "D": ("fsdp",),
@@ -151,70 +162,6 @@ def specs(boxed) -> Any:
     return nn.meta.map_axis_meta(spec, boxed)
 
 
-# --- the mesh -------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class MeshConfig:
-    """How many devices each kind of parallelism takes; one size may be -1 for all the rest."""
-
-    data: int = -1
-    """Copies of the model, each with its own rows of the batch (what pmap used to do)."""
-    fsdp: int = 1
-    """Devices that share one copy's parameters and optimizer state, and split its rows (ZeRO-3)."""
-    tensor: int = 1
-    """Devices that split each layer's heads, feed-forward width and vocabulary (Megatron)."""
-
-    def __post_init__(self):
-        sizes = self.sizes
-        for axis, size in sizes.items():
-            if size < 1 and size != -1:
-                raise ConfigError(f"{axis}={size} must be a positive number, or -1 for the rest")
-        if list(sizes.values()).count(-1) > 1:
-            raise ConfigError(f"{describe(sizes).removeprefix('mesh ')}: only one size may be -1")
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        return dataclasses.asdict(self)
-
-
-AXES = tuple(field.name for field in dataclasses.fields(MeshConfig))
-
-
-def describe(sizes: Mapping[str, int]) -> str:
-    return "mesh " + " ".join(f"{axis}={size}" for axis, size in sizes.items())
-
-
-def mesh_sizes(config: MeshConfig, count: int) -> dict[str, int]:
-    """The size of every axis on `count` devices; ConfigError where they do not multiply to it."""
-    sizes = config.sizes
-    known = math.prod(size for size in sizes.values() if size != -1)
-    if count % known == 0:
-        sizes = {axis: count // known if size == -1 else size for axis, size in sizes.items()}
-    if math.prod(sizes.values()) != count:
-        raise ConfigError(
-            f"{describe(config.sizes)} does not fit {count} device{'s' * (count > 1)}; "
-            "sizes must multiply to the number of devices, one may be -1"
-        )
-    return sizes
-
-
-def make_mesh(config: MeshConfig, devices=None) -> Mesh:
-    """A mesh over all `devices` (default: every device there is), with automatic axes.
-
-    Raises ConfigError where the sizes do not multiply to the number of devices.
-    """
-    devices = list(jax.devices() if devices is None else devices)
-    sizes = mesh_sizes(config, len(devices))
-    types = (AxisType.Auto,) * len(AXES)
-    return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
-
-
-def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
-    """A mesh of sizes alone, to ask what each device would hold."""
-    return AbstractMesh(tuple(sizes.values()), tuple(sizes))
-
-
 # --- placement ------------------------------------------------------------------------------------
 
 
@@ -222,26 +169,31 @@ def placement(letters: str, shape: tuple[int, ...], mesh: Any, *, exact: str = "
     """The mesh axes of each dimension, by RULES.
 
     Mesh axes of size one are left out. With `exact` (the name of a parameter) a dimension that its
-    axes do not divide is a ConfigError; without it, as for activations, such a dimension stays whole.
+    axes do not divide is a ConfigError; without it, as for activations, it takes the first of its axes that
+    divide it.
     """
-    free, spec = free_axes(mesh), []
-    for letter, size in zip(letters, shape, strict=True):
+    free, found = free_axes(mesh), [()] * len(letters)
+    for place, (letter, size) in sorted(enumerate(zip(letters, shape, strict=True)), key=comes_last):
         if letter not in RULES:
             name = exact or f"array {letters}"
             raise ConfigError(f"{name}: dimension {letter!r} has no rule; add it to RULES in zoo/sharding.py")
         axes = tuple(axis for axis in RULES[letter] if free.get(axis, 1) > 1)
-        ways = math.prod(free[axis] for axis in axes)
-        if size % ways:
+        while axes and size % math.prod(free[axis] for axis in axes):
             if exact:
                 raise ConfigError(
                     f"{exact}: dimension {letter}={size} ({LETTERS[letter]}) does not divide over "
                     f"{describe({axis: free[axis] for axis in axes})}; choose mesh sizes that divide it"
                 )
-            axes = ()
+            axes = axes[:-1]
         for axis in axes:
             del free[axis]
-        spec.append(axes if len(axes) > 1 else axes[0] if axes else None)
-    return PartitionSpec(*spec)
+        found[place] = axes
+    return PartitionSpec(*(axes if len(axes) > 1 else axes[0] if axes else None for axes in found))
+
+
+def comes_last(dimension) -> bool:
+    _, (letter, _) = dimension
+    return letter == "T"
 
 
 def free_axes(mesh: Any) -> dict[str, int]:
@@ -282,6 +234,11 @@ def spread(letters: str, shape: tuple[int, ...]) -> int:
         if mesh.empty
         else math.prod(free_axes(mesh)[axis] for axis in axes_of(placement(letters, shape, mesh)))
     )
+
+
+def divides(letter: str, size: int) -> bool:
+    """Whether all mesh axes of a letter divide a dimension of this size, on the mesh in force."""
+    return spread(letter, (size,)) == spread(letter, (0,))
 
 
 def on_each_part(f: Callable, words: int, whole, *rows):
@@ -333,6 +290,22 @@ def check_rows(rows: int, mesh: Mesh, what: str) -> None:
         raise ConfigError(
             f"{what}={rows} does not divide over {ways} batch shards "
             f"({describe({axis: mesh.shape[axis] for axis in RULES['B']})}); use a multiple of {ways}"
+        )
+
+
+def check_axes(model, length: int, mesh: Mesh) -> None:
+    """ConfigError for a mesh axis that would have nothing to spread of this model in rows of `length`."""
+    letters = {letter for spec in jax.tree.leaves(model.abstract()) for letter in spec.letters}
+    for axis, letter in (("pipeline", "N"), ("context", "N"), ("expert", "X")):
+        if mesh.shape[axis] > 1 and letter not in letters:
+            parts = "attention" if axis == "context" else LETTERS[letter]
+            raise ConfigError(
+                f"mesh.{axis}={mesh.shape[axis]}: {type(model.config).__name__} has no {parts} to spread; "
+                f"leave mesh.{axis} at 1"
+            )
+    if length % mesh.shape["context"]:
+        raise ConfigError(
+            f"data.length={length} does not divide over mesh context={mesh.shape['context']}; use a multiple"
         )
 
 

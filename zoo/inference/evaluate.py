@@ -8,11 +8,12 @@ from pathlib import Path
 import jax
 import optax
 
-from zoo import data, models, sharding
+from zoo import data, models
 from zoo.data import load_tokenizer
 from zoo.data.examples import labels
 from zoo.errors import ConfigError, DataError
 from zoo.evaluation import Evaluation
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.metrics import require
 from zoo.models.quantised import bits_of, quantised
 from zoo.pretrained import from_pretrained, names_of, recipe_of
@@ -49,7 +50,7 @@ def evaluate(
         raise ConfigError(f"batch_size={batch_size} must be 1 to {MOST_ROWS:,}; 0 takes the run's")
     cfg = data.kept_in(local(folder), with_columns(recipe.data, columns))
     cfg = dataclasses.replace(cfg, batch_size=batch_size or cfg.batch_size)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
     if file:
         model, params, tokenizer = from_pretrained(folder, mesh, adapter=adapter, weights=weights)
         dataset = data.load_file(cfg, file, tokenizer, names_of(folder))

@@ -72,7 +72,7 @@ class BERTConfig:
         """The size of every letter that the parameters use."""
         return {
             "V": self.vocab_size,
-            "T": self.max_length + self.position_offset,
+            "M": self.max_length + self.position_offset,
             "N": self.num_layers,
             "D": self.d_model,
             "H": self.num_heads,
@@ -88,9 +88,9 @@ class BERTConfig:
     @property
     def num_feature_params(self) -> int:
         """Parameters without what only the masked words' logits need."""
-        V, T, N, D, F = (self.dims[letter] for letter in "VTNDF")
+        V, M, N, D, F = (self.dims[letter] for letter in "VMNDF")
         block = (4 * D * D + 4 * D) + (2 * D * F + F + D) + 4 * D  # attention, feed-forward, two norms
-        return (V + T + self.num_token_types) * D + 2 * D + N * block
+        return (V + M + self.num_token_types) * D + 2 * D + N * block
 
     @property
     def num_params(self) -> int:
@@ -142,7 +142,7 @@ class BERT(nn.Module):
     def setup(self):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
-        self.positions = Embed("T", cfg.dims)
+        self.positions = Embed("M", cfg.dims)
         if cfg.num_token_types:
             self.token_types = Embed(".", {".": cfg.num_token_types, "D": cfg.d_model})
         self.norm = LayerNorm(cfg.dims, epsilon=cfg.norm_epsilon)

@@ -60,7 +60,7 @@ class GPTConfig:
         """The size of every letter that the parameters use."""
         return {
             "V": self.vocab_size,
-            "T": self.max_length,
+            "M": self.max_length,
             "N": self.num_layers,
             "D": self.d_model,
             "H": self.num_heads,
@@ -76,11 +76,11 @@ class GPTConfig:
     @property
     def num_params(self) -> int:
         """The closed form; a test holds it against the arrays."""
-        V, T, N, D, F = (self.dims[letter] for letter in "VTNDF")
+        V, M, N, D, F = (self.dims[letter] for letter in "VMNDF")
         kernels = 4 * D * D + 2 * D * F
         biases = (4 * D + F + D) + 2 * D if self.bias else 0  # of the six matmuls, and of the two norms
         norms = 2 * D
-        return V * D + T * D + N * (kernels + biases + norms) + D * (1 + self.bias)
+        return V * D + M * D + N * (kernels + biases + norms) + D * (1 + self.bias)
 
     def flops_per_token(self, length: int) -> FlopsPerToken:
         """Forward and backward of one token in rows of `length`.
@@ -141,7 +141,7 @@ class GPT(nn.Module):
     def setup(self):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
-        self.positions = Embed("T", cfg.dims)
+        self.positions = Embed("M", cfg.dims)
         self.blocks = stacked(Block, cfg, in_axes=(0, nn.broadcast, nn.broadcast))
         self.norm = LayerNorm(cfg.dims, cfg.bias)
 

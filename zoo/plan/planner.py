@@ -11,8 +11,8 @@ from typing import Any
 
 import jax
 
-from zoo import sharding
 from zoo.errors import ConfigError
+from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
 from zoo.plan import Request, expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
@@ -75,7 +75,7 @@ class Plan:
 def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     """Plans and tells; returns the exit code. `complete` and `step_of` are train.py's."""
     check_topology(request.topology)
-    check_rows(recipe, sharding.mesh_sizes(recipe.mesh, count(request.topology)))
+    check_rows(recipe, mesh_sizes(recipe.mesh, count(request.topology)))
     data = abstract_data(recipe)
     recipe = complete(recipe, data)
     prepare()

@@ -7,8 +7,8 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from zoo import sharding
 from zoo.errors import ConfigError
+from zoo.mesh import abstract_mesh, describe
 from zoo.plan import expected
 from zoo.plan.abstract import placed_batch, placed_state
 from zoo.sharding import RULES
@@ -25,7 +25,7 @@ def check_rows(recipe, sizes: Mapping[str, int]) -> None:
     accumulate = next(a for a in range(1, a_chip + 1) if a_chip % a == 0 and a_chip // a <= at_a_time)
     raise ConfigError(
         f"data.batch_size={rows} in accumulate={parts} parts does not divide over {ways} batch shards "
-        f"({sharding.describe({axis: sizes[axis] for axis in RULES['B']})}); give --data.batch-size {batch} "
+        f"({describe({axis: sizes[axis] for axis in RULES['B']})}); give --data.batch-size {batch} "
         f"--accumulate {accumulate}"
     )
 
@@ -35,7 +35,7 @@ def smallest_change(recipe, step_of: Callable, data, mesh, available: float, sca
     for flags, changed, sizes in changes(recipe, dict(mesh.shape)):
         try:
             check_rows(changed, sizes)
-            other = sharding.abstract_mesh(sizes)
+            other = abstract_mesh(sizes)
             parts = step_of(changed, data)
             state, batch = placed_state(parts, other), placed_batch(parts.task, data, other)
             needed = expected.memory(parts, changed.model, state, batch, other).total * scale

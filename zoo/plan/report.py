@@ -5,8 +5,8 @@ from typing import Any
 
 import jax
 
+from zoo.mesh import describe
 from zoo.plan.chips import GiB
-from zoo.sharding import describe
 
 
 def record(plan) -> dict[str, Any]:

@@ -22,8 +22,8 @@ import numpy as np
 from jax.experimental import mesh_utils, topologies
 from jax.sharding import Mesh
 
-from zoo import sharding
 from zoo.errors import ConfigError, nearest
+from zoo.mesh import MeshConfig, mesh_sizes
 from zoo.plan.chips import CHIPS
 
 # Slices as they can be ordered (docs.cloud.google.com/tpu/docs/v5e, v5p, v6e); libtpu 0.0.42.1 knows each.
@@ -113,9 +113,9 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def mesh_over(devices: list, config: sharding.MeshConfig) -> Mesh:
+def mesh_over(devices: list, config: MeshConfig) -> Mesh:
     """The mesh of a run on these devices, laid on their torus; an axis may take a part of a dimension."""
-    sizes = sharding.mesh_sizes(config, len(devices))
+    sizes = mesh_sizes(config, len(devices))
     laid = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
     return Mesh(laid, tuple(sizes))
 

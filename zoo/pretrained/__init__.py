@@ -24,11 +24,12 @@ from pathlib import Path
 
 import jax
 
-from zoo import models, sharding
+from zoo import models
 from zoo.data import load_tokenizer
 from zoo.data.examples import labels as names
 from zoo.data.tokenizers.published import read_template
 from zoo.errors import CheckpointError, ConfigError, nearest
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.quantised import bits_of, quantised, refuse
 from zoo.pretrained import huggingface
 from zoo.pretrained.adapter import FILE as ADAPTER_FILE
@@ -64,7 +65,7 @@ def from_pretrained(
             print(differing, file=sys.stderr)
         return model, with_adapter(local(adapter), model, params), tokenizer
     folder = local(name)
-    mesh = mesh or sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
+    mesh = mesh or make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
     if is_run(folder):
         model = models.create(run_recipe(folder).model)
         return model, load_params(folder, model, mesh), load_tokenizer(folder / "tokenizer")

@@ -23,10 +23,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from zoo import models, sharding
+from zoo import models
 from zoo.checkpoint import named_leaves
 from zoo.data.tokenizers.published import read_template, write_template
 from zoo.errors import CheckpointError, ConfigError
+from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.lora import A as ADAPTER_A
 from zoo.models.lora import B as ADAPTER_B
 from zoo.models.lora import frozen_beside, head_of, is_adapter, with_lora
@@ -61,7 +62,7 @@ def export_adapter(name: str | os.PathLike, folder: str | os.PathLike) -> int:
             "writes whole models"
         )
     model = with_lora(models.create(recipe.model), recipe.lora)
-    mesh = sharding.make_mesh(sharding.MeshConfig(data=1), jax.local_devices()[:1])
+    mesh = make_mesh(MeshConfig(data=1), jax.local_devices()[:1])
     settings, tensors = as_published(model, stored_params(source, recipe, model, mesh))
     settings["base_model_name_or_path"] = recipe.init.removeprefix(HUB)
     with new_folder(Path(folder)) as partial:

@@ -15,12 +15,12 @@ from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
+from zoo.mesh import MeshConfig
 from zoo.models import MODELS, SIZES, module_of
 from zoo.models.lora import LoRA
 from zoo.optim import OPTIMIZERS, AdamW, Optimizer
 from zoo.optim.finetune import FineTune
 from zoo.schedules import SCHEDULES, Cosine, Schedule
-from zoo.sharding import MeshConfig
 from zoo.tasks import TASKS, CausalLM
 
 # What `--model NAME` and the like put in place of a whole part.

@@ -1,0 +1,146 @@
+"""One device and eight learn the same, however the eight are shared out: GPT, BERT and an LSTM.
+
+A few meshes always, all of them with the marker `long`: the table of its last results is in tests/README.md.
+"""
+
+import functools
+import itertools
+
+import jax
+import numpy as np
+import pytest
+from training import ROWS, compiled, eight_devices, initial, mesh_of, parts_of, train
+
+import zoo
+from zoo import optim, schedules
+from zoo.attention import Causal, Segments, attention
+from zoo.feed import place_rows
+from zoo.models.bert import BERTConfig
+from zoo.models.gpt import GPTConfig
+from zoo.models.rnn import RNNConfig
+from zoo.sharding import constrain
+from zoo.step import TrainStep
+from zoo.tasks import MaskedLM
+
+AXES = {"transformer": ("data", "fsdp", "context", "tensor"), "lstm": ("data", "fsdp", "tensor")}
+FEW = [
+    {"context": 8},  # four heads do not divide over eight: keys and values are gathered
+    {"data": 2, "context": 4},  # heads take the place of positions
+    {"fsdp": 2, "context": 2, "tensor": 2},
+    {"slice": 2, "data": 2, "fsdp": 2},
+]
+
+
+def every_mesh(axes):
+    """All the ways to give eight devices to these axes."""
+    return [
+        {axis: 2**power for axis, power in zip(axes, powers, strict=True) if power}
+        for powers in itertools.product(range(4), repeat=len(axes))
+        if sum(powers) == 3
+    ]
+
+
+def on(axes):
+    return mesh_of((axes.get("data", 1), axes.get("fsdp", 1), axes.get("tensor", 1)), **others(axes))
+
+
+def others(axes):
+    return {axis: size for axis, size in axes.items() if axis not in ("data", "fsdp", "tensor")}
+
+
+def masked_rows(step, rows):
+    random = np.random.default_rng(step)
+    tokens = ((random.integers(0, 65, (ROWS, 1)) + 3 * np.arange(24)) % 65).astype(np.int32)
+    picked = np.argsort(random.random(tokens.shape), axis=1)[:, :4].astype(np.int32)
+    examples = {
+        "tokens": np.where(random.random(tokens.shape) < 0.15, 64, tokens),
+        "segments": np.repeat([[1, 2]], 12, axis=1).repeat(ROWS, 0),
+        "positions": np.tile(np.arange(12), 2)[None].repeat(ROWS, 0),
+        "picked": picked,
+        "targets": np.take_along_axis(tokens, picked, 1),
+        "weights": (random.random(picked.shape) < 0.9).astype(np.float32),
+    }
+    return MaskedLM().batch({name: x[rows.start : rows.stop] for name, x in examples.items()})
+
+
+@functools.cache
+def masked_parts():
+    model = zoo.create(BERTConfig(65, 32, num_layers=2, num_heads=4, d_model=32, d_ff=64))
+    tx = optim.transform(
+        optim.AdamW(learning_rate=1e-2), schedules.Cosine(warmup_steps=2), 10, model.abstract()
+    )
+    return TrainStep(model, MaskedLM(), tx, seed=3, clip_norm=1.0)
+
+
+def losses_of(family, axes):
+    mesh = on(axes)
+    if family != "bert":
+        return train(parts_of({"gpt": GPTConfig, "lstm": RNNConfig}[family]), mesh)[1]
+    found = []
+    with jax.set_mesh(mesh):
+        state = initial(masked_parts(), mesh)
+        for step in range(10):
+            batch = place_rows(functools.partial(masked_rows, step), ROWS, mesh)
+            state, numbers = compiled(masked_parts(), mesh)(state, batch)
+            found.append(float(numbers["loss"]))
+    return found
+
+
+@functools.cache
+def alone(family):
+    return losses_of(family, {})
+
+
+def check_losses(family, axes):
+    """The first within 1e-6, ten within 1e-5, relative: sums in another order, nothing else."""
+    losses = losses_of(family, axes)
+    np.testing.assert_allclose(losses[0], alone(family)[0], rtol=1e-6)
+    np.testing.assert_allclose(losses, alone(family), rtol=1e-5)
+
+
+@eight_devices
+@pytest.mark.parametrize("family", ["gpt", "bert"])
+@pytest.mark.parametrize("axes", FEW, ids=str)
+def test_losses_are_the_same_where_positions_are_spread(family, axes):
+    check_losses(family, axes)
+
+
+@eight_devices
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("family", "axes"),
+    [(family, axes) for family in ("gpt", "bert") for axes in every_mesh(AXES["transformer"])]
+    + [("lstm", axes) for axes in every_mesh(AXES["lstm"])],
+    ids=str,
+)
+def test_losses_are_the_same_on_all_meshes(family, axes):
+    check_losses(family, axes)
+
+
+def drawn(B=2, T=16, H=4, J=4, K=8):
+    keys = jax.random.split(jax.random.key(5), 3)
+    q_BTHK = jax.random.normal(keys[0], (B, T, H, K))
+    k_BSJK, v_BSJK = (jax.random.normal(key, (B, T, J, K)) for key in keys[1:])
+    ids_BT = np.repeat([[1, 2, 3, 0]], 4, axis=1).repeat(B, 0).reshape(B, T)
+    return q_BTHK, k_BSJK, v_BSJK, Causal() & Segments(ids_BT)
+
+
+@eight_devices
+@pytest.mark.parametrize(("heads", "kinds"), [((8, 8), {"all-to-all"}), ((4, 2), {"all-gather"})])
+def test_attention_over_spread_positions_is_plain_attention(heads, kinds):
+    """Values and gradients; what is exchanged are heads for positions, or keys and values, and no scores."""
+    *arrays, sees = drawn(H=heads[0], J=heads[1])
+
+    def loss(q, k, v):
+        q, k, v = constrain(q, "BTHK"), constrain(k, "BTJK"), constrain(v, "BTJK")
+        return (attention(q, k, v, sees) ** 2).sum()
+
+    gradients = jax.value_and_grad(loss, argnums=(0, 1, 2))
+    plain = jax.jit(gradients)(*arrays)
+    with jax.set_mesh(on({"context": 8})):
+        program = jax.jit(gradients).lower(*arrays).compile()
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), program(*arrays), plain
+        )
+    text = program.as_text()
+    assert {kind for kind in ("all-to-all", "all-gather") if f" {kind}(" in text} == kinds
