@@ -137,7 +137,8 @@ def attention(
     key_BS = jnp.arange(k_BSJK.shape[1])[None] if key_BS is None else key_BS
     mask_BTS = sees.mask_BTS(query_BT, key_BS)
 
-    q_BTHK, k_BSJK, v_BSJK = whole_rows(q_BTHK, k_BSJK, v_BSJK)
+    rows, keys = inside(q_BTHK.shape[2])
+    q_BTHK, k_BSJK, v_BSJK = constrain(q_BTHK, rows), constrain(k_BSJK, keys), constrain(v_BSJK, keys)
     q_BHTK, k_BJSK, v_BJSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
     B, H, T, K = q_BHTK.shape
     J, S = k_BJSK.shape[1:3]
@@ -153,17 +154,15 @@ def attention(
     mixed_BJTK = jnp.einsum("BJTS,BJSK->BJTK", weights_BHTS.reshape(B, J, -1, S), v_BJSK)
     seen_BT = mask_BTS.any(-1)[:, None, :, None]
     out_BHTK = jnp.where(seen_BT, mixed_BJTK.reshape(B, H, T, K), 0)
-    return constrain(out_BHTK.swapaxes(1, 2), "BTHK")
+    return constrain(constrain(out_BHTK.swapaxes(1, 2), rows), "BTHK")
 
 
-def whole_rows(q_BTHK, k_BSJK, v_BSJK):
-    """The same arrays, where a row's positions are spread over devices (mesh axis context) moved so that
-    attention needs no more of other devices.
+def inside(heads: int) -> tuple[str, str]:
+    """How queries and results, and keys and values, lie while attention is computed: so that a device needs
+    nothing of others, though a row's positions are spread over some (mesh axis context).
 
-    Heads are spread in place of positions, one exchange before and one behind (all-to-all; DeepSpeed Ulysses,
-    arXiv 2309.14509). Where they do not divide, a device keeps its positions' queries and gets the keys and
-    values of all (Llama 3, arXiv 2407.21783, section 3.3.2).
+    Heads are spread in place of positions, with an exchange before and one behind (all-to-all; DeepSpeed
+    Ulysses, arXiv 2309.14509). Where they do not divide, a device keeps its positions' queries and gets the
+    keys and values of all (Llama 3, arXiv 2407.21783, section 3.3.2).
     """
-    is_divided = divides("A", q_BTHK.shape[2])
-    q_BTHK = constrain(q_BTHK, "BSAK" if is_divided else "BTHK")
-    return q_BTHK, *(constrain(x, "BSAK" if is_divided else "BSJK") for x in (k_BSJK, v_BSJK))
+    return ("BSAK", "BSAK") if divides("A", heads) else ("BTHK", "BSJK")

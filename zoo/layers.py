@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.sharding import Lettered, constrain, stored_size
+from zoo.sharding import Lettered, constrain, spread, stored_size
 
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form of arXiv 1606.08415 (BERT, nanoGPT)
@@ -88,9 +88,12 @@ def matmul(x, w, summed: int):
     """Sums the last `summed` dimensions of `x` with the first of `w`, as one flat matrix product.
 
     Flattened to [rows, columns] the gradient runs twice as fast on a CPU, and compilers for other
-    devices flatten for themselves. The batch is the slowest dimension, so it stays sharded.
+    devices flatten for themselves. The batch is the slowest dimension, so it stays sharded; where positions
+    are sharded too, one flat dimension could not say how, and nothing is flattened.
     """
     kept, new = x.shape[: x.ndim - summed], w.shape[summed:]
+    if spread("T", (0,)) > 1:
+        return jnp.tensordot(x, w, summed)
     width = math.prod(w.shape[:summed])
     return (x.reshape(-1, width) @ w.reshape(width, -1)).reshape(*kept, *new)
 

@@ -8,7 +8,7 @@ nothing to compute again:
     for each chunk of positions:     logits = readout(x)      sums += ...      dx, dtable += gradient
     backward:                        dx, dtable times the gradient of the loss, a number
 
-A device reads the positions that it holds, and what it adds up for the table crosses devices once.
+On a mesh a device reads the positions that it holds, and what it adds up for the table crosses devices once.
 """
 
 import functools
@@ -61,8 +61,8 @@ def summed(sums, readout, x_BTD, *rows):
     logits = jax.tree.leaves(jax.eval_shape(readout, position))
     words = max(logits, key=lambda leaf: leaf.size).shape[-1]
     size = B * T * sum(leaf.size * leaf.dtype.itemsize for leaf in logits)
-    chunks = math.ceil(size / spread("BTV", (B, T, words)) / CHUNK_BYTES)
-    if chunks <= 1:
+    chunks = max(1, math.ceil(size / spread("BTV", (B, T, words)) / CHUNK_BYTES))
+    if chunks == spread("BTV", (B, T, words)) == 1:
         return sums(readout(x_BTD), *rows)
     if not isinstance(readout, Partial):
         raise TypeError("readout must be a jax.tree_util.Partial of a function and its parameters")

@@ -11,8 +11,8 @@ file turns letters into placements. Data parallelism, fully sharded data paralle
     tensor=8      T over tensor    F over tensor    F over tensor      H over tensor
     context=8     T over context   T over context   replicated         replicated
 
-Between the layers of a tensor-parallel model positions are spread over the same devices (arXiv 2205.05198), so
-that norms and what is kept for the backward pass are shared out too. The mesh (zoo/mesh.py) always has
+Between the layers of a tensor-parallel model positions are spread over the same devices (arXiv 2205.05198),
+so that norms and what is kept for the backward pass are shared out too. The mesh (zoo/mesh.py) always has
 automatic axes: the compiler inserts the collectives that the placements imply.
 """
 
@@ -265,6 +265,41 @@ def on_each_part(f: Callable, words: int, whole, *rows):
         check_vma=False,
     )(whole, *rows)
     return jax.tree.map(lambda x: x.sum(0), sums), more
+
+
+def split(rows, parts: int):
+    """[B, ...] -> [A, B/A, ...]: every A-th row, so that each device splits the rows it has."""
+    cut = rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
+    return constrain(cut, "." + "B" + "." * (rows.ndim - 1))
+
+
+def joined(parts):
+    """[A, B/A, ...] -> [B, ...], the inverse of `split`."""
+    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
+
+
+def pipeline_of(rows: int) -> tuple[int, int]:
+    """(stages, micro-batches) of the mesh in force for a batch of `rows`.
+
+    Four times as many micro-batches as stages leave a stage idle for less than a fifth of its time; more make
+    small matmuls. They are fewer where a device has not so many rows.
+    """
+    stages = jax.sharding.get_abstract_mesh().shape.get("pipeline", 1)
+    held = rows // spread("B", (rows,))
+    return stages, max(parts for parts in range(1, held + 1) if held % parts == 0 and parts <= 4 * stages)
+
+
+def on_stages(f: Callable, layers, whole):
+    """`f(layers, whole)` on each pipeline stage, with its own part of arrays [N, ...]; what the last stage
+    returns."""
+    last = jax.shard_map(
+        lambda layers, whole: jax.tree.map(lambda x: x[None], f(layers, whole)),
+        in_specs=(PartitionSpec("pipeline"), PartitionSpec()),
+        out_specs=PartitionSpec("pipeline"),
+        axis_names={"pipeline"},
+        check_vma=False,
+    )(layers, whole)
+    return jax.tree.map(lambda x: x[-1], last)
 
 
 def axes_of(spec: PartitionSpec) -> tuple[str, ...]:

@@ -201,12 +201,13 @@ class TrainStep:
             gradients, (sums, carry) = gradient(trained, micro, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, (gradients, sums)), carry
 
-        parts = (jnp.arange(self.accumulate), jax.tree.map(self._split, (batch, state.carry)))
+        rows = jax.tree.map(lambda rows: sharding.split(rows, self.accumulate), (batch, state.carry))
+        parts = (jnp.arange(self.accumulate), rows)
         first = jax.tree.map(lambda x: x[0], parts[1])
         gradients, (sums, _) = jax.eval_shape(gradient, trained, first, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradients, sums))
         (gradients, sums), carries = jax.lax.scan(add, zeros, parts)
-        return gradients, sums, jax.tree.map(self._join, carries)
+        return gradients, sums, jax.tree.map(sharding.joined, carries)
 
     def _begun(self, carry, batch):
         """The state that each row goes on from: nothing where `begins` says that its text begins here."""
@@ -218,15 +219,6 @@ class TrainStep:
             return jnp.where(batch["begins"].reshape(-1, *[1] * (old.ndim - 1)), new, old)
 
         return jax.tree.map(choose, carry, fresh)
-
-    def _split(self, rows):
-        """[B, ...] -> [A, B/A, ...]: every A-th row, so that each device splits the rows it has."""
-        split = rows.reshape(-1, self.accumulate, *rows.shape[1:]).swapaxes(0, 1)
-        return sharding.constrain(split, "." + "B" + "." * (rows.ndim - 1))
-
-    def _join(self, parts):
-        """[A, B/A, ...] -> [B, ...], the inverse of _split."""
-        return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
 
     def _averaged(self, state, params):
         """The moving average; young ones forget faster, min(decay, (1 + n) / (10 + n))."""
