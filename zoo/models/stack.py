@@ -2,7 +2,7 @@
 
     parameters     blocks/attention/query/w  "NDHK": all layers' kernels in one array, N in front
     the program    x -> block -> x -> block -> ... -> x, one block compiled, however many there are
-    backwards      what a block computed is kept, or computed again, as cfg.remat says
+    backwards      what a block computed is kept, or computed again, as cfg.remat says (remat.py)
 
 Every family stacks its blocks here and nowhere else.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from zoo.models.transformer_config import REMAT
+from zoo.models.remat import policy
 
 
 def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
@@ -24,7 +24,7 @@ def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
     from a key of its own.
     """
     if cfg.remat != "none":
-        block = nn.remat(block, policy=REMAT[cfg.remat], prevent_cse=False)
+        block = nn.remat(block, policy=policy(cfg.remat), prevent_cse=False)
     scanned = nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0},
