@@ -356,7 +356,9 @@ def test_scanned_layers_equal_unrolled_layers(case, layer_unroll):
 
 
 @over(*SEQUENCE, turned=False, field="remat")
-@pytest.mark.parametrize("remat", ["dots", "full"])
+@pytest.mark.parametrize(
+    "remat", ["dots", "full", "save:query,attention,up", "save:key,offload:attention,down"]
+)
 def test_recomputing_in_the_backward_pass_changes_nothing(case, remat):
     assert_same_loss_and_gradients(with_dropout(case, remat=remat), with_dropout(case))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from zoo.sharding import Lettered, constrain, spread, stored_size
 
@@ -70,7 +71,7 @@ class Linear(nn.Module):
             y = matmul(x, w.astype(x.dtype), len(summed))
         if self.bias:
             y += parameter(self, "b", new, self.dims, constant(0.0)).astype(x.dtype)
-        return constrain(y, kept + new)
+        return checkpoint_name(constrain(y, kept + new), self.name or "")  # which remat may keep by name
 
 
 def parse(equation: str) -> tuple[str, str, str]:

@@ -19,6 +19,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from zoo.attention import All, Lengths, Segments, attention
 from zoo.errors import ConfigError
@@ -54,8 +55,9 @@ class BERTConfig:
     """Added to the variance in every norm; 1e-5 in RoBERTa."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of activations; parameters are float32, norms, softmax and logits at least that."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but the matmuls, or each whole block."""
+    remat: str = "none"
+    """What the backward pass recomputes: none, dots (all but matmuls), full (each whole block), or all but
+    named tensors, "save:query,up,offload:attention" (zoo/models/remat.py)."""
     layer_unroll: int = 1
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
@@ -219,6 +221,7 @@ class Attention(nn.Module):
         y_BTHK = attention(
             *(q_BTHK, k_BTHK, v_BTHK, sees), dropout_rate=cfg.dropout_rate, dropout_key=dropout_key(self)
         )
+        y_BTHK = checkpoint_name(y_BTHK, "attention")
         y_BTD = Linear("BTHK,HKD->BTD", dims, name="out")(y_BTHK)
         return dropout(y_BTD, cfg.dropout_rate, dropout_key(self))
 

@@ -15,6 +15,7 @@ import functools
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from zoo.attention import All, Causal, Choice, Segments, Window, attention
 from zoo.layers import ACTIVATIONS, Embed, Linear, RMSNorm, dropout, dropout_key
@@ -122,6 +123,7 @@ class Attention(nn.Module):
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),
         )
+        y_BTHK = checkpoint_name(y_BTHK, "attention")
         std, bias = branch_std(cfg.num_layers), cfg.biases == "attention"
         out = Linear("BTHK,HKD->BTD", dims, std=std, bias=bias, name="out")
         return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), state

@@ -17,6 +17,7 @@ from typing import Literal
 
 from zoo.errors import ConfigError
 from zoo.models.pure import FlopsPerToken
+from zoo.models.remat import GATED
 from zoo.models.transformer_config import check_transformer
 from zoo.rotary import Scaling, Unscaled
 
@@ -81,13 +82,14 @@ class DecoderConfig:
     """Share dropped after the embedding, of attention weights, and at the end of each branch."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of activations; parameters are float32, norms, rotations, softmax and logits at least that."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but the matmuls, or each whole block."""
+    remat: str = "none"
+    """What the backward pass recomputes: none, dots (all but matmuls), full (each whole block), or all but
+    named tensors, "save:query,up,offload:attention" (zoo/models/remat.py)."""
     layer_unroll: int = 1
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
     def __post_init__(self):
-        check_transformer(self)
+        check_transformer(self, GATED)
         for name in ("d_ff", "num_kv_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")

@@ -19,6 +19,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from zoo.attention import All, Choice, Window, attention
 from zoo.errors import ConfigError
@@ -34,6 +35,7 @@ from zoo.layers import (
 )
 from zoo.models.bert import seen
 from zoo.models.pure import FlopsPerToken
+from zoo.models.remat import GATED
 from zoo.models.stack import stacked
 from zoo.models.transformer_config import branch_std, check_transformer
 from zoo.rotary import rotary_frequencies, rotate
@@ -68,13 +70,14 @@ class ModernBERTConfig:
     """Added to the variance in every norm."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of activations; parameters are float32, norms, rotations, softmax and logits at least that."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but the matmuls, or each whole block."""
+    remat: str = "none"
+    """What the backward pass recomputes: none, dots (all but matmuls), full (each whole block), or all but
+    named tensors, "save:query,up,offload:attention" (zoo/models/remat.py)."""
     layer_unroll: int = 1
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
     def __post_init__(self):
-        check_transformer(self)
+        check_transformer(self, GATED)
         for field in ("d_ff", "global_every", "reach"):
             if getattr(self, field) < 1:
                 raise ConfigError(f"{field}={getattr(self, field)} must be at least 1")
@@ -227,6 +230,7 @@ class Attention(nn.Module):
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),
         )
+        y_BTHK = checkpoint_name(y_BTHK, "attention")
         out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg.num_layers), bias=False, name="out")
         return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self))
 

@@ -17,6 +17,7 @@ from typing import Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
 from zoo.attention import Causal, Segments, attention
 from zoo.errors import ConfigError
@@ -55,8 +56,9 @@ class NeoXConfig:
     """Share dropped after the embedding, of attention weights, and at the end of each branch."""
     dtype: Literal["float32", "bfloat16", "float64"] = "float32"
     """Of activations; parameters are float32, norms, rotations, softmax and logits at least that."""
-    remat: Literal["none", "dots", "full"] = "none"
-    """What the backward pass recomputes: nothing, all but the matmuls, or each whole block."""
+    remat: str = "none"
+    """What the backward pass recomputes: none, dots (all but matmuls), full (each whole block), or all but
+    named tensors, "save:query,up,offload:attention" (zoo/models/remat.py)."""
     layer_unroll: int = 1
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
@@ -215,6 +217,7 @@ class Attention(nn.Module):
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),
         )
+        y_BTHK = checkpoint_name(y_BTHK, "attention")
         out = Linear("BTHK,HKD->BTD", dims, std=branch_std(cfg.num_layers), name="out")
         return dropout(out(y_BTHK), cfg.dropout_rate, dropout_key(self)), state
 

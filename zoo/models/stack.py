@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from zoo.models.transformer_config import REMAT
+from zoo.models.remat import policy
 from zoo.sharding import joined, on_stages, pipeline_of, split
 
 
@@ -36,7 +36,7 @@ def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
 
 def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, **settings) -> nn.Module:
     if cfg.remat != "none":
-        block = nn.remat(block, policy=REMAT[cfg.remat], prevent_cse=False)
+        block = nn.remat(block, policy=policy(cfg.remat), prevent_cse=False)
     scan = nn.scan(
         block,
         variable_axes={"params": 0, "intermediates": 0},

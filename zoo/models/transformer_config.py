@@ -1,21 +1,15 @@
-"""What Transformers share: what may be recomputed, what their fields must fulfil, a first spread."""
+"""What Transformers share: what their fields must fulfil, a first spread."""
 
 import math
 
-import jax
-
 from zoo.errors import ConfigError, nearest
 from zoo.layers import ACTIVATIONS
-
-REMAT = {
-    "none": None,
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    "full": jax.checkpoint_policies.nothing_saveable,
-}
+from zoo.models.remat import TENSORS, check_remat
 
 
-def check_transformer(cfg) -> None:
-    """ConfigError for a size, a rate or a choice that no Transformer has."""
+def check_transformer(cfg, tensors: tuple[str, ...] = TENSORS) -> None:
+    """ConfigError for a size, a rate or a choice that no Transformer has; `tensors` are those of its blocks
+    that may be kept by name."""
     for field in ("max_length", "num_layers", "num_heads", "d_model"):
         if getattr(cfg, field) < 1:
             raise ConfigError(f"{field}={getattr(cfg, field)} must be at least 1")
@@ -31,10 +25,10 @@ def check_transformer(cfg) -> None:
         )
     if not 0.0 <= cfg.dropout_rate < 1.0:
         raise ConfigError(f"dropout_rate={cfg.dropout_rate} must be at least 0 and less than 1")
-    for field, values in (("activation", ACTIVATIONS), ("remat", REMAT)):
-        if getattr(cfg, field) not in values:
-            hint = nearest(getattr(cfg, field), values)
-            raise ConfigError(f"{field}={getattr(cfg, field)!r} is none of {', '.join(values)}{hint}")
+    if cfg.activation not in ACTIVATIONS:
+        hint = nearest(cfg.activation, ACTIVATIONS)
+        raise ConfigError(f"activation={cfg.activation!r} is none of {', '.join(ACTIVATIONS)}{hint}")
+    check_remat(cfg.remat, tensors)
     if cfg.dtype not in ("float32", "bfloat16", "float64"):
         raise ConfigError(f"dtype={cfg.dtype!r} is none of float32, bfloat16, float64")
 

@@ -61,9 +61,8 @@ def memory(parts, config, state, batch, mesh) -> Memory:
     layers = max(getattr(innermost(config), "num_layers", 1), 1)
     plain = remat_none(config)
     inside = stack if plain == config else kept(type_of(parts.model, plain), batch, parts, mesh)
-    layer = INSIDE[getattr(innermost(config), "remat", "none")] * inside / layers + gathered_layer(
-        specs, layers, width, mesh
-    )
+    times = INSIDE.get(getattr(innermost(config), "remat", "none"), INSIDE["full"])
+    layer = times * inside / layers + gathered_layer(specs, layers, width, mesh)
     rows = positions_read(batch) / parts.accumulate / ways
     head = 0.0
     for name, spec in specs.items():
@@ -116,7 +115,7 @@ def kept(model, batch, parts, mesh) -> float:
 
         return jax.vjp(loss, params)[1]
 
-    found = jax.tree.leaves(jax.eval_shape(residuals, params, micro))
+    found = [x for x in jax.make_jaxpr(residuals)(params, micro).out_avals if not in_host_memory(x)]
     weights = {leaf.shape for leaf in jax.tree.leaves(params)}
     vocabularies = {spec.shape[0] for spec in jax.tree.leaves(specs) if spec.letters[:1] == "V"}
     B, T = micro["inputs"]["tokens"].shape
@@ -128,6 +127,11 @@ def kept(model, batch, parts, mesh) -> float:
             math.prod(leaf.shape) * leaf.dtype.itemsize / ways_of(leaf.shape, innermost(model.config), mesh)
         )
     return total
+
+
+def in_host_memory(aval) -> bool:
+    """Whether an array of a traced program lies there, offloaded by name (zoo/models/remat.py)."""
+    return getattr(aval, "memory_space", None) == jax.memory.Space.Host
 
 
 def ways_of(shape, config, mesh) -> int:
