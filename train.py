@@ -168,7 +168,7 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
             if reporter.owes_evaluation(start, state.best):
                 state = look(state)
             end = start if out_of_patience(recipe, state) else recipe.steps
-            train_step = parts.compiled(mesh, teacher_params)
+            train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
             for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)

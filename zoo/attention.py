@@ -1,115 +1,22 @@
-"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762) and who may see whom.
+"""Scaled dot-product attention (Vaswani et al. 2017, arXiv 1706.03762), in the form that every platform has.
 
-What a position may see is a value, not a flag and not a matrix built by the caller. Values combine:
-`Causal() & Segments(ids)` is the attention of packed documents.
-
-    Causal()            Causal() & Window(2)      Segments([1 1 2 2])
-    x . . .             x . . .                   x x . .
-    x x . .             x x . .                   x x . .
-    x x x .             . x x .                   . . x x
-    x x x x             . . x x                   . . x x          (rows look, columns are seen)
+Where a platform has a kernel that computes the same without writing the scores to memory, that one runs
+(zoo/kernels); the form here is what it is compared with. What may be seen is a value of zoo/sees.py.
 
 Unlike a call of `jax.nn.dot_product_attention` the heads are moved in front of the positions first: on
 a CPU that is two to three times faster, and elsewhere the compiler chooses the layout anyway. A row that
 may see nothing (padding) yields zeros, never NaN.
 """
 
-from dataclasses import dataclass, field
-
 import jax
 import jax.numpy as jnp
 
+from zoo import kernels
 from zoo.layers import dropout, soft_cap
+from zoo.sees import All, Causal, Choice, Lengths, Sees, Segments, Window
 from zoo.sharding import constrain, divides
 
-
-class Sees:
-    """Which of the attended positions S each position T may look at."""
-
-    def mask_BTS(self, query_BT, key_BS):
-        """Booleans, given the positions of both sides (the first dimension may be 1)."""
-        raise NotImplementedError
-
-    def __and__(self, other: "Sees") -> "Sees":
-        return Both(self, other)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class All(Sees):
-    """Everything."""
-
-    def mask_BTS(self, query_BT, key_BS):
-        return jnp.ones((1, query_BT.shape[1], key_BS.shape[1]), bool)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Causal(Sees):
-    """Itself and what came before."""
-
-    def mask_BTS(self, query_BT, key_BS):
-        return key_BS[:, None, :] <= query_BT[:, :, None]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Window(Sees):
-    """Fewer than `size` positions away, on either side; with Causal, the last `size` positions."""
-
-    size: int = field(metadata={"static": True})
-
-    def mask_BTS(self, query_BT, key_BS):
-        return jnp.abs(query_BT[:, :, None] - key_BS[:, None, :]) < self.size
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Segments(Sees):
-    """The same document of a packed row. Ids count from 1; 0 is padding, seen by nobody."""
-
-    ids_BT: jax.Array
-
-    def mask_BTS(self, query_BT, key_BS):
-        same = self.ids_BT[:, :, None] == self.ids_BT[:, None, :]
-        return same & (self.ids_BT > 0)[:, None, :]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Lengths(Sees):
-    """The first `lengths` positions of each row."""
-
-    lengths_B: jax.Array
-
-    def mask_BTS(self, query_BT, key_BS):
-        return (key_BS < self.lengths_B[:, None])[:, None, :]
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Choice(Sees):
-    """`one` where `is_one`, a traced boolean, and else `other`: what layers that share a program may see."""
-
-    is_one: jax.Array
-    one: Sees
-    other: Sees
-
-    def mask_BTS(self, query_BT, key_BS):
-        one_BTS, other_BTS = (rule.mask_BTS(query_BT, key_BS) for rule in (self.one, self.other))
-        return jnp.where(self.is_one, one_BTS, other_BTS)
-
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Both(Sees):
-    """What two rules both allow."""
-
-    one: Sees
-    other: Sees
-
-    def mask_BTS(self, query_BT, key_BS):
-        return self.one.mask_BTS(query_BT, key_BS) & self.other.mask_BTS(query_BT, key_BS)
+__all__ = ["All", "Causal", "Choice", "Lengths", "Sees", "Segments", "Window", "attention"]
 
 
 def attention(
@@ -132,17 +39,28 @@ def attention(
     otherwise. `scale` is 1 / sqrt(K) unless it is given; scores are soft-capped at `cap`, if it is not 0.
     Scores and softmax are computed in at least float32; the result has the dtype of `v`.
     """
+    kernel = kernels.chosen(
+        *(q_BTHK, k_BSJK, v_BSJK, sees),
+        dropout_rate=0.0 if dropout_key is None else dropout_rate,
+        cap=cap,
+        has_positions=query_BT is not None or key_BS is not None,
+    )
+    scale = scale or q_BTHK.shape[-1] ** -0.5
+    rows, keys = inside(q_BTHK.shape[2])
+    q_BTHK, k_BSJK, v_BSJK = constrain(q_BTHK, rows), constrain(k_BSJK, keys), constrain(v_BSJK, keys)
+    if kernel is not None:
+        out_BTHK = kernels.attend(kernel, q_BTHK, k_BSJK, v_BSJK, sees, scale=scale, cap=cap)
+        return constrain(constrain(out_BTHK, rows), "BTHK")
+
     dtype = jnp.promote_types(q_BTHK.dtype, jnp.float32)
     query_BT = jnp.arange(q_BTHK.shape[1])[None] if query_BT is None else query_BT
     key_BS = jnp.arange(k_BSJK.shape[1])[None] if key_BS is None else key_BS
     mask_BTS = sees.mask_BTS(query_BT, key_BS)
 
-    rows, keys = inside(q_BTHK.shape[2])
-    q_BTHK, k_BSJK, v_BSJK = constrain(q_BTHK, rows), constrain(k_BSJK, keys), constrain(v_BSJK, keys)
     q_BHTK, k_BJSK, v_BJSK = (x.swapaxes(1, 2) for x in (q_BTHK, k_BSJK, v_BSJK))
     B, H, T, K = q_BHTK.shape
     J, S = k_BJSK.shape[1:3]
-    q_BHTK = q_BHTK * (scale or K**-0.5)
+    q_BHTK = q_BHTK * scale
     # Queries that share a key head lie one after the other: here T counts H / J times as many, and no key
     # is copied.
     q_BJTK = q_BHTK.reshape(B, J, -1, K)

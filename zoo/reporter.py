@@ -5,7 +5,7 @@ import math
 
 import jax
 
-from zoo import cluster, metrics, optim, sharding, throughput
+from zoo import cluster, kernels, metrics, optim, sharding, throughput
 from zoo.checkpoint import named_leaves
 from zoo.errors import NumericsError
 from zoo.mesh import describe
@@ -54,6 +54,21 @@ class Reporter:
             lines["memory"] = text
         for name, text in lines.items():
             self.bar.note(f"{name:8} {text}")
+
+    def telling_kernels(self, step):
+        """`step`, which says once, as it is compiled, which kernels compute attention, and why these."""
+        told = set()
+
+        def tell(chosen):
+            if str(chosen) not in told:
+                told.add(str(chosen))
+                self.bar.note(f"attention {chosen}")
+
+        def telling(*arguments):
+            with kernels.noted(tell):
+                return step(*arguments)
+
+        return telling
 
     def report_late(self, step, numbers):
         """Takes a step's numbers, still on the device, and reports the step before."""

@@ -117,7 +117,7 @@ class Attention(nn.Module):
         state, k_BSJK, v_BSJK = remembered(state, layer, place_BT, k_BTJK, v_BTJK)
         y_BTHK = attention(
             *(q_BTHK, k_BSJK, v_BSJK, sees & Choice(is_local, Window(cfg.window), All())),
-            query_BT=place_BT,
+            query_BT=None if state is None else place_BT,
             scale=(cfg.query_scalar or dims["K"]) ** -0.5,
             cap=cfg.score_cap,
             dropout_rate=cfg.dropout_rate,

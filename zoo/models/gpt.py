@@ -205,7 +205,7 @@ class Attention(nn.Module):
         state, k_BSJK, v_BSJK = remembered(state, layer, place_BT, k_BTHK, v_BTHK)
         y_BTHK = attention(
             *(q_BTHK, k_BSJK, v_BSJK, sees),
-            query_BT=place_BT,
+            query_BT=None if state is None else place_BT,
             dropout_rate=cfg.dropout_rate,
             dropout_key=dropout_key(self),
         )
