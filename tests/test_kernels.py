@@ -14,9 +14,10 @@ from families import jit
 from jax.sharding import PartitionSpec as P
 from training import eight_devices, mesh_of
 
-from zoo import kernels, sharding
+from zoo import kernels
 from zoo.attention import All, Causal, Choice, Lengths, Sees, Segments, Window, attention
 from zoo.kernels import Target, splash
+from zoo.mesh import AXES, abstract_mesh
 
 TPU, HOPPER, AMPERE = (
     Target("tpu", "TPU v5 lite"),
@@ -40,7 +41,7 @@ def chosen(sees, on, *, T=256, S=None, H=4, J=4, K=64, dtype="bfloat16", values=
             shape((2, S or T, J, K), values or dtype),
             sees,
             target=on,
-            mesh=sharding.abstract_mesh({"data": 1, "fsdp": 1, "tensor": 1} | (mesh or {})),
+            mesh=abstract_mesh(dict.fromkeys(AXES, 1) | (mesh or {})),
             **asked,
         )
     )
@@ -61,6 +62,7 @@ CHOICES = [
     (Causal() & Window(9) & Window(7), TPU, {}, "splash: TPU, causal, a window of 7"),
     (Causal(), TPU, {"J": 1}, "splash: TPU, causal"),
     (Causal(), TPU, {"J": 2, "mesh": {"tensor": 2, "data": 2}}, "splash: TPU, causal"),
+    (Causal(), TPU, {"mesh": {"tensor": 2, "context": 2}}, "splash: TPU, causal"),
     (PACKED & READ & Window(9), TPU, {}, "splash: TPU, causal, a window of 9, packed documents, lengths"),
     (
         PACKED & Choice(IS_LOCAL, Window(9), All()),
@@ -109,8 +111,14 @@ CHOICES = [
             (
                 Causal(),
                 {"J": 1, "mesh": {"tensor": 2}},
-                "4 heads and 1 key heads do not lie on the same devices of tensor=2; a size that divides "
-                f"both uses {kernel}",
+                "4 heads and 1 key heads do not both divide over mesh tensor=2; sizes that divide "
+                f"both use {kernel}",
+            ),
+            (
+                Causal(),
+                {"J": 2, "mesh": {"tensor": 2, "context": 2}},
+                "4 heads and 2 key heads do not both divide over mesh tensor=2 context=2; sizes that divide "
+                f"both use {kernel}",
             ),
             (Causal() & Prefix(), {}, "kernels do not know what Prefix sees"),
             (PACKED & Segments(IDS), {}, "kernels take documents and lengths once, and here are several"),
@@ -289,13 +297,19 @@ def traced(function):
 
 @eight_devices
 @pytest.mark.parametrize(
-    ("sizes", "rule"),
-    [((1, 1, 1), "causal segments"), ((1, 2, 2), "choice of the first"), ((4, 1, 2), "lengths")],
+    ("sizes", "context", "rule"),
+    [
+        ((1, 1, 1), 1, "causal segments"),
+        ((1, 2, 2), 1, "choice of the first"),
+        ((4, 1, 2), 1, "lengths"),
+        ((2, 1, 2), 2, "causal segments"),
+    ],
 )
-def test_every_device_computes_its_rows_and_heads_in_a_scan(as_on_a_tpu, sizes, rule):
-    """Of (4, 1, 2) the two rows do not divide, and every device has both."""
+def test_every_device_computes_its_rows_and_heads_in_a_scan(as_on_a_tpu, sizes, context, rule):
+    """Of (4, 1, 2) the two rows do not divide, and every device has both; where positions are spread over
+    context, heads take their place."""
     choices = []
-    with jax.set_mesh(mesh_of(sizes)):
+    with jax.set_mesh(mesh_of(sizes, context=context)):
         with kernels.noted(choices.append):
             got = traced(layers)(*arrays(), RULES[rule])
         with kernels.only_xla():
@@ -363,7 +377,9 @@ def test_the_devices_of_the_mesh_are_the_target():
     with jax.set_mesh(mesh_of()):
         assert kernels.target() == Target("cpu", "cpu")
     pod = jax.sharding.AbstractDevice("TPU v5 lite", 1, "tpu")
-    mesh = jax.sharding.AbstractMesh((2, 1, 1), sharding.AXES, abstract_device=pod)
+    mesh = jax.sharding.AbstractMesh(
+        (2,), ("data",), axis_types=(jax.sharding.AxisType.Auto,), abstract_device=pod
+    )
     with jax.sharding.use_abstract_mesh(mesh):
         assert kernels.target() == TPU
 

@@ -87,9 +87,10 @@ def against_any(q_BTHK, k_BSJK, v_BSJK, *, kernel, mesh, rate, has_positions) ->
         yield f"queries, keys and values of different dtypes, {', '.join(sorted(dtypes))}"
     heads = placement("A", (0,), mesh)[0]  # all the axes that spread heads, as each divides 0
     if any(placement("BSAK", x.shape, mesh)[2] != heads for x in (q_BTHK, k_BSJK)):
+        devices = describe({axis: mesh.shape[axis] for axis in RULES["A"]})
         yield (
-            f"{q_BTHK.shape[2]} heads and {k_BSJK.shape[2]} key heads do not both divide over "
-            f"{describe({axis: mesh.shape[axis] for axis in RULES['A']})}; sizes that divide both use {kernel}"
+            f"{q_BTHK.shape[2]} heads and {k_BSJK.shape[2]} key heads do not both divide over {devices}; "
+            f"sizes that divide both use {kernel}"
         )
 
 
