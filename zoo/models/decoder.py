@@ -20,6 +20,8 @@ from zoo.attention import All, Causal, Choice, Segments, Window, attention
 from zoo.layers import ACTIVATIONS, Embed, Linear, RMSNorm, dropout, dropout_key
 from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.decoder_config import NORMS, DecoderConfig
+from zoo.models.experts import ExpertsMLP
+from zoo.models.pure import present
 from zoo.models.transformer_config import REMAT, branch_std
 from zoo.rotary import rotary_frequencies, rotate
 
@@ -38,9 +40,9 @@ class Decoder(nn.Module):
         block = Block if cfg.remat == "none" else nn.remat(Block, policy=REMAT[cfg.remat], prevent_cse=False)
         self.blocks = nn.scan(
             block,
-            variable_axes={"params": 0, "intermediates": 0},
+            variable_axes={"params": 0, "intermediates": 0, "penalties": 0, "gauges": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast),
+            in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast, nn.broadcast),
             length=cfg.num_layers,
             unroll=cfg.layer_unroll or cfg.num_layers,
             metadata_params={nn.meta.PARTITION_NAME: "N"},
@@ -60,7 +62,10 @@ class Decoder(nn.Module):
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
         position_BT = inputs.get("positions", place_BT)
         layer_N = jnp.arange(cfg.num_layers)
-        (x_BTD, state), _ = self.blocks((x_BTD, state), layer_N, is_local_N, sees, place_BT, position_BT)
+        there_BT = present(inputs)
+        (x_BTD, state), _ = self.blocks(
+            (x_BTD, state), layer_N, is_local_N, sees, place_BT, position_BT, there_BT
+        )
         return self.norm(x_BTD), moved_on(state, inputs.get("lengths", tokens_BT.shape[1]))
 
     def readout(self, x):
@@ -74,13 +79,13 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a gated feed-forward layer, each normed where its configuration says and added to the
-    stream."""
+    """Attention, then a gated feed-forward layer or experts, each normed where its configuration says and
+    added to the stream."""
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, carry, layer, is_local, sees, place_BT, position_BT):
+    def __call__(self, carry, layer, is_local, sees, place_BT, position_BT, there_BT):
         cfg, (x_BTD, state) = self.config, carry
 
         def normed(place, x_BTD):
@@ -93,7 +98,12 @@ class Block(nn.Module):
         normed_BTD = normed("attention_in", x_BTD)
         mixed_BTD, state = attend(normed_BTD, state, layer, is_local, sees, place_BT, position_BT)
         x_BTD += normed("attention_out", mixed_BTD)
-        x_BTD += normed("mlp_out", GatedMLP(cfg, name="mlp")(normed("mlp_in", x_BTD)))
+        normed_BTD = normed("mlp_in", x_BTD)
+        if cfg.experts.num_experts:
+            mixed_BTD = ExpertsMLP(cfg, name="experts")(normed_BTD, there_BT)
+        else:
+            mixed_BTD = GatedMLP(cfg, name="mlp")(normed_BTD)
+        x_BTD += normed("mlp_out", mixed_BTD)
         self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
         return (x_BTD, state), None
 
