@@ -31,6 +31,7 @@ import zoo.models
 from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS
 from zoo.losses import cross_entropy
+from zoo.models.experts import Experts, NoExperts
 from zoo.models.pure import Model
 from zoo.rotary import NTK, Linear, Llama3, Unscaled, YaRN
 
@@ -79,6 +80,7 @@ B, T = 3, 12  # of every batch, so that programs are shared
 CHOICES = {  # of fields that are no Literal
     "activation": tuple(ACTIVATIONS),
     "pattern": ("LG", "GGL", "L"),
+    "experts": (NoExperts(), Experts(5, 2, balance_loss=0.1), Experts(5, 3, False, 0.1), Experts(5, 2)),
     "rotary_scaling": (Unscaled(), Llama3(original_length=12), Linear(2.0), NTK(2.0, 8), YaRN(4.0, 8)),
 }
 NOT_MATHEMATICS = {"dtype", "remat"}  # choices that change how, not what; they have tests of their own
@@ -288,9 +290,9 @@ def train_loss(model, params, inputs, targets_BT, key):
 
 
 def any_loss(model, params, inputs, key):
-    """A number that every logit has a part in, of any model."""
-    x, _ = model.features(params, inputs, train=True, rngs={"dropout": key})
-    return sum(jnp.sin(leaf).sum() for leaf in jax.tree.leaves(model.readout(params, x)))
+    """A number that every logit has a part in, and what the layers ask for, of any model."""
+    (x, _), penalty, _ = model.watched(params, inputs, train=True, rngs={"dropout": key})
+    return sum((jnp.sin(leaf).sum() for leaf in jax.tree.leaves(model.readout(params, x))), penalty)
 
 
 @functools.partial(jit, static_argnums=0)

@@ -302,7 +302,7 @@ def traced(function):
         ((1, 1, 1), 1, "causal segments"),
         ((1, 2, 2), 1, "choice of the first"),
         ((4, 1, 2), 1, "lengths"),
-        ((2, 1, 2), 2, "causal segments"),
+        ((2, 1, 1), 2, "causal segments"),
     ],
 )
 def test_every_device_computes_its_rows_and_heads_in_a_scan(as_on_a_tpu, sizes, context, rule):

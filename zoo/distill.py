@@ -24,6 +24,7 @@ from jax.tree_util import Partial
 
 from zoo.errors import ConfigError
 from zoo.models.depth import innermost
+from zoo.models.pure import present
 from zoo.sharding import ParamSpec
 
 
@@ -176,15 +177,6 @@ def scores(layers):
 def every(layers, num_layers: int):
     """Of a teacher's layers those that a student of `num_layers` follows: the last of each equal part."""
     return {name: x[len(x) // num_layers - 1 :: len(x) // num_layers] for name, x in layers.items()}
-
-
-def present(inputs):
-    """Which positions hold a token."""
-    tokens_BT = inputs["tokens"]
-    if "segments" in inputs:
-        return inputs["segments"] > 0
-    lengths_B = inputs.get("lengths", jnp.full(len(tokens_BT), tokens_BT.shape[1]))
-    return jnp.arange(tokens_BT.shape[1]) < lengths_B[:, None]
 
 
 def seen(inputs, causal: bool):

@@ -122,6 +122,7 @@ class Reporter:
         if step % self._recipe.log_every == 0 or step == self._recipe.steps or may_end:
             record = {"loss": self.last_loss, "learning_rate": float(self._rate(step - 1))}
             record |= {"grad_norm": float(numbers["grad_norm"]), **self.speed.read()}
+            record |= {name: float(value) for name, value in numbers["gauges"].items()}
             self.bar.show(self._log.write(step, **record))
 
 

@@ -338,6 +338,11 @@ def check_axes(model, length: int, mesh: Mesh) -> None:
                 f"mesh.{axis}={mesh.shape[axis]}: {type(model.config).__name__} has no {parts} to spread; "
                 f"leave mesh.{axis} at 1"
             )
+    if mesh.shape["pipeline"] > 1 and "X" in letters:
+        raise ConfigError(
+            f"mesh.pipeline={mesh.shape['pipeline']}: what routers say is not passed on from stage to stage; "
+            "leave mesh.pipeline at 1 for a model with experts"
+        )
     if length % mesh.shape["context"]:
         raise ConfigError(
             f"data.length={length} does not divide over mesh context={mesh.shape['context']}; use a multiple"

@@ -152,8 +152,9 @@ class TrainStep:
     def step(self, state: TrainState, batch, teacher_params=None) -> tuple[TrainState, dict]:
         """One update, applied only where the loss, the gradient and what would be stored are finite.
 
-        Metrics: loss (mean nats), grad_norm (before clipping), param_norm, finite (whether the update
-        was applied).
+        Metrics: loss (mean nats, and what the layers ask for beside), grad_norm (before clipping),
+        param_norm, finite (whether the update was applied), and by their names what the layers say of
+        themselves (Model.watched) under "gauges".
         """
         gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
@@ -171,7 +172,9 @@ class TrainStep:
         param_norm = optax.tree.norm(params)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
-        return state, {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
+        gauges = {name: total / weight for name, total in sums.get("gauges", {}).items()}
+        numbers = {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
+        return state, numbers | {"gauges": gauges}
 
     def _gradients(self, state, batch, teacher_params):
         """(summed gradients, sums, the rows' next state) of a batch, one micro-batch after the other."""
@@ -185,10 +188,13 @@ class TrainStep:
                 x, layers = self.lesson.read(self.model, params, batch["inputs"], **training)
                 sums = self.lesson.sums(self.task, params, teacher_params, x, layers, batch)
                 return sums["loss"], (sums, None)
-            x, carry = self.model.features(
+            (x, carry), penalty, gauges = self.model.watched(
                 params, batch["inputs"], state=self._begun(carry, batch), **training
             )
             sums = self.task.loss(x, Partial(self.model.readout_stored, params), batch)
+            # Means, so they count as much as the weight they are divided by in the end.
+            sums |= {"loss": sums["loss"] + penalty * sums["weight"]}
+            sums |= {"gauges": {name: gauge * sums["weight"] for name, gauge in gauges.items()}}
             return sums["loss"], (sums, carry)
 
         gradient = jax.grad(loss, has_aux=True)

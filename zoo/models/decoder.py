@@ -21,6 +21,8 @@ from zoo.attention import All, Causal, Choice, Segments, Window, attention
 from zoo.layers import ACTIVATIONS, Embed, Linear, RMSNorm, dropout, dropout_key
 from zoo.models.cache import empty, moved_on, places, remembered
 from zoo.models.decoder_config import NORMS, DecoderConfig
+from zoo.models.experts import ExpertsMLP
+from zoo.models.pure import present
 from zoo.models.stack import stacked
 from zoo.models.transformer_config import branch_std
 from zoo.rotary import rotary_frequencies, rotate
@@ -37,7 +39,7 @@ class Decoder(nn.Module):
     def setup(self):
         cfg = self.config
         self.tokens = Embed("V", cfg.dims)
-        self.blocks = stacked(Block, cfg, in_axes=(0, 0, nn.broadcast, nn.broadcast, nn.broadcast))
+        self.blocks = stacked(Block, cfg, in_axes=(0, 0, *(nn.broadcast,) * 4))
         self.norm = RMSNorm(cfg.dims, epsilon=cfg.norm_epsilon, offset=cfg.norm_offset)
         self.head = self.tokens if cfg.tied else Embed("V", cfg.dims)
 
@@ -53,7 +55,10 @@ class Decoder(nn.Module):
         x_BTD = dropout(x_BTD, cfg.dropout_rate, dropout_key(self))
         position_BT = inputs.get("positions", place_BT)
         layer_N = jnp.arange(cfg.num_layers)
-        (x_BTD, state), _ = self.blocks((x_BTD, state), layer_N, is_local_N, sees, place_BT, position_BT)
+        there_BT = present(inputs)
+        (x_BTD, state), _ = self.blocks(
+            (x_BTD, state), layer_N, is_local_N, sees, place_BT, position_BT, there_BT
+        )
         return self.norm(x_BTD), moved_on(state, inputs.get("lengths", tokens_BT.shape[1]))
 
     def readout(self, x):
@@ -67,13 +72,13 @@ class Decoder(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a gated feed-forward layer, each normed where its configuration says and added to the
-    stream."""
+    """Attention, then a gated feed-forward layer or experts, each normed where its configuration says and
+    added to the stream."""
 
     config: DecoderConfig
 
     @nn.compact
-    def __call__(self, carry, layer, is_local, sees, place_BT, position_BT):
+    def __call__(self, carry, layer, is_local, sees, place_BT, position_BT, there_BT):
         cfg, (x_BTD, state) = self.config, carry
 
         def normed(place, x_BTD):
@@ -86,7 +91,12 @@ class Block(nn.Module):
         normed_BTD = normed("attention_in", x_BTD)
         mixed_BTD, state = attend(normed_BTD, state, layer, is_local, sees, place_BT, position_BT)
         x_BTD += normed("attention_out", mixed_BTD)
-        x_BTD += normed("mlp_out", GatedMLP(cfg, name="mlp")(normed("mlp_in", x_BTD)))
+        normed_BTD = normed("mlp_in", x_BTD)
+        if cfg.experts.num_experts:
+            mixed_BTD = ExpertsMLP(cfg, name="experts")(normed_BTD, there_BT)
+        else:
+            mixed_BTD = GatedMLP(cfg, name="mlp")(normed_BTD)
+        x_BTD += normed("mlp_out", mixed_BTD)
         self.sow("intermediates", "x_BTD", x_BTD)  # for Model.layers, and nothing where that is not asked
         return (x_BTD, state), None
 

@@ -10,12 +10,15 @@ normed, which layers see a window only, and how positions turn:
     OLMo 2               norms after the branches, queries and keys normed over all heads at once
     Gemma 2              norms on both sides, every other layer a window, soft-capped scores and logits
     Gemma 3              norms on both sides and of heads, five windows to one whole row, two rotary bases
+    Mixtral              experts, whose weights sum to one
+    Qwen 3 MoE, OLMoE    many small experts; queries and keys normed by head, or over all heads at once
 """
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from zoo.errors import ConfigError
+from zoo.models.experts import Experts, NoExperts
 from zoo.models.pure import FlopsPerToken
 from zoo.models.remat import GATED
 from zoo.models.transformer_config import check_transformer
@@ -45,7 +48,9 @@ class DecoderConfig:
     d_head: int = 0
     """Width of a head; 0: d_model over num_heads."""
     d_ff: int = 14_336
-    """Width of the feed-forward layer's two halves, the gated and the gating one."""
+    """Width of the feed-forward layer's two halves, the gated and the gating one; of each expert's."""
+    experts: NoExperts | Experts = field(default_factory=NoExperts)
+    """Whether tokens go to a few of several feed-forward layers each; see zoo/models/experts.py."""
     activation: str = "silu"
     """Of the gate: silu, gelu_tanh (Gemma), gelu or relu."""
     norms: Literal["before", "after", "both"] = "before"
@@ -138,37 +143,46 @@ class DecoderConfig:
             "J": self.num_kv_heads,
             "K": self.d_head or self.d_model // self.num_heads,
             "F": self.d_ff,
-        }
+        } | ({"X": self.experts.num_experts} if self.experts.num_experts else {})
 
     @property
     def d_features(self) -> int:
         """Width of the features."""
         return self.d_model
 
-    @property
-    def num_feature_params(self) -> int:
-        """Parameters without the output layer's own."""
+    def _params(self, experts: int) -> int:
+        """Parameters without the output layer's own, of the experts so many."""
         V, N, D, H, J, K, F = (self.dims[letter] for letter in "VNDHJKF")
-        kernels = 2 * D * (H + J) * K + 3 * D * F
+        kernels = 2 * D * (H + J) * K + 3 * D * F * max(experts, 1) + D * self.experts.num_experts
         biases = {"none": 0, "qkv": (H + 2 * J) * K, "attention": (H + 2 * J) * K + D}[self.biases]
         norms = len(NORMS[self.norms]) * D + {"none": 0, "head": 2 * K, "width": (H + J) * K}[self.qk_norm]
         return V * D + N * (kernels + biases + norms) + D
+
+    @property
+    def num_feature_params(self) -> int:
+        """Parameters without the output layer's own."""
+        return self._params(self.experts.num_experts)
 
     @property
     def num_params(self) -> int:
         """The closed form; a test holds it against the arrays."""
         return self.num_feature_params + (0 if self.tied else self.vocab_size * self.d_model)
 
+    @property
+    def num_active_params(self) -> int:
+        """Those that a token meets: of the experts only the picked ones."""
+        return self.num_params - self.num_feature_params + self._params(self.experts.experts_per_token)
+
     def flops_per_token(self, length: int) -> FlopsPerToken:
         """Forward and backward of one token in rows of `length`: 6 a parameter that is multiplied (the table
-        of words once, as output), and for scores and mixing 12 H K a position seen.
+        of words once, as output; of the experts those that are picked), and for scores and mixing 12 H K a position seen.
 
         Counted in full a layer sees r positions, its window or the row; of those the causal ones are
         r - r^2 / (2 T) on average, half the row without a window.
         """
         reaches = [min(self.window, length) if kind == "L" else length for kind in self.kinds]
         causal = sum(reach - reach**2 / (2 * length) for reach in reaches)
-        matmuls = self.num_feature_params * 6
+        matmuls = self._params(self.experts.experts_per_token) * 6
         per_position = 12 * self.num_heads * self.dims["K"]
         return FlopsPerToken(
             full=matmuls + per_position * sum(reaches), causal=matmuls + per_position * causal

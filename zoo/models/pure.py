@@ -125,6 +125,21 @@ class Model:
         `train=True` switches dropout on and needs `rngs={"dropout": key}`.
         Raises ValueError where a row is longer than the model.
         """
+        return self._features(params, inputs, state, train, rngs)
+
+    def watched(self, params, inputs, *, state=None, train: bool = False, rngs=None):
+        """((x_BTD, state), penalty, gauges): features(), and what its layers say about themselves beside it.
+
+        The penalty is a number that training adds to the mean loss (experts ask for it, to be used evenly);
+        the gauges are numbers by name that a log may show. Both are means over layers; 0.0 and {} of a model
+        whose layers say nothing. They are those modules' "penalties" and "gauges", each sown once a layer.
+        """
+        found, said = self._features(params, inputs, state, train, rngs, mutable=["penalties", "gauges"])
+        penalties = [leaf.mean() for leaf in jax.tree.leaves(said.get("penalties", {}))]
+        gauges = jax.tree_util.tree_leaves_with_path(said.get("gauges", {}))
+        return found, sum(penalties, 0.0), {path[-2].key: leaf.mean() for path, leaf in gauges}
+
+    def _features(self, params, inputs, state, train: bool, rngs, mutable=False):
         if train:
             whole_numbers.refuse(self, "trained")
         if train and "dropout" not in (rngs or {}):
@@ -134,7 +149,12 @@ class Model:
         rngs = rngs if train else None  # a model drops out exactly where it is given keys to
         with self._adapting():
             return self.module.apply(
-                {"params": joined(params)}, as_inputs(inputs), state, rngs=rngs, method="features"
+                {"params": joined(params)},
+                as_inputs(inputs),
+                state,
+                rngs=rngs,
+                method="features",
+                mutable=mutable,
             )
 
     def _adapting(self):
@@ -258,6 +278,15 @@ def as_inputs(inputs) -> dict:
         if name in inputs and row in inputs:
             check_lengths(name, inputs[name], inputs[row].shape[-1])
     return dict(inputs)
+
+
+def present(inputs):
+    """Which positions hold a token."""
+    tokens_BT = inputs["tokens"]
+    if "segments" in inputs:
+        return inputs["segments"] > 0
+    lengths_B = inputs.get("lengths", jnp.full(len(tokens_BT), tokens_BT.shape[1]))
+    return jnp.arange(tokens_BT.shape[1]) < lengths_B[:, None]
 
 
 def check_lengths(name: str, lengths_B, T: int) -> None:

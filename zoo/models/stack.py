@@ -21,6 +21,9 @@ import jax.numpy as jnp
 from zoo.models.remat import policy
 from zoo.sharding import joined, on_stages, pipeline_of, split
 
+SOWN = ("intermediates", "penalties", "gauges")
+"""What blocks may say beside their result."""
+
 
 def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
     """A module that calls `block(cfg)` cfg.num_layers times, each time with its own parameters: those at
@@ -39,7 +42,7 @@ def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, **set
         block = nn.remat(block, policy=policy(cfg.remat), prevent_cse=False)
     scan = nn.scan(
         block,
-        variable_axes={"params": 0, "intermediates": 0},
+        variable_axes={"params": 0} | dict.fromkeys(SOWN, 0),
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,
@@ -65,7 +68,7 @@ class Stack(nn.Module):
         cache, and what Model.layers shows, have all layers in one array."""
         x_BTD, *others = jax.tree.leaves(carry)
         is_whole = all(x.shape == x_BTD.shape for x in others)
-        shows = self.is_mutable_collection("intermediates")
+        shows = any(self.is_mutable_collection(name) for name in SOWN)
         stages, parts = pipeline_of(len(x_BTD))
         if stages == 1 or not is_whole or shows or self.is_initializing():
             return self.layers(carry, *rest)

@@ -15,13 +15,14 @@ def decay_mask(specs):
 
 
 def takes_muon(spec: ParamSpec) -> bool:
-    """Whether Muon's own step is for this parameter: a kernel that does not give words (V) or classes (C)."""
-    return spec.contracted > 0 and not set("VC") & set(spec.letters)
+    """Whether Muon's own step is for this parameter: a kernel that does not give words (V), classes (C) or
+    experts to choose from (X)."""
+    return spec.contracted > 0 and not set("VC") & set(spec.letters) and not spec.letters.endswith("X")
 
 
 def layer_axes(spec: ParamSpec) -> tuple[int, ...]:
-    """The dimensions of one layer's tensor: all but a leading N."""
-    return tuple(range(spec.letters.startswith("N"), len(spec.letters)))
+    """The dimensions of one layer's tensor, or of one expert's: all but a leading N and an X after it."""
+    return tuple(range(len(spec.letters) - len(spec.letters.lstrip("NX")), len(spec.letters)))
 
 
 def matrix_axes(path, spec: ParamSpec) -> tuple[tuple[int, ...], tuple[int, ...]]:
