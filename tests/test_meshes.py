@@ -12,16 +12,21 @@ import pytest
 from training import ROWS, compiled, eight_devices, initial, mesh_of, parts_of, tiny_model, train
 
 import zoo
-from zoo import optim, schedules
+from zoo import models, optim, schedules
 from zoo.attention import Causal, Segments, attention
 from zoo.feed import place_rows
 from zoo.models.bert import BERTConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
-from zoo.sharding import constrain
+from zoo.sharding import constrain, shardings
 from zoo.step import TrainStep
 from zoo.tasks import MaskedLM
 
+STACKED = [
+    kind
+    for kind in models.MODELS
+    if models.create(kind()).traits in ({"causal"}, {"bidirectional"}) and hasattr(kind(), "num_heads")
+]
 AXES = {"transformer": ("pipeline", "data", "fsdp", "context", "tensor"), "lstm": ("data", "fsdp", "tensor")}
 FEW = [
     {"context": 8},  # four heads do not divide over eight: keys and values are gathered
@@ -147,3 +152,33 @@ def test_attention_over_spread_positions_is_plain_attention(heads, kinds):
         )
     text = program.as_text()
     assert {kind for kind in ("all-to-all", "all-gather") if f" {kind}(" in text} == kinds
+
+
+@eight_devices
+@pytest.mark.parametrize("kind", STACKED, ids=lambda kind: kind.__name__)
+def test_a_pipeline_hands_rows_on_and_gathers_no_layer(kind):
+    """Every Transformer here: gradients are those of the plain stack, rows travel between stages (permutes), and
+    no kernel does."""
+    model = zoo.create(tiny_model(kind, dropout_rate=0.0).config)
+    params, tokens = model.init(jax.random.key(0)), np.arange(16 * 24).reshape(16, 24) % 65
+
+    def loss(params, tokens):
+        (x_BTD, _), _, _ = model.watched(
+            params, {"tokens": tokens}, train=True, rngs={"dropout": jax.random.key(0)}
+        )
+        return (x_BTD**2).mean()
+
+    plain = jax.jit(jax.value_and_grad(loss))(params, tokens)
+    mesh = on({"pipeline": 2, "data": 4})
+    with jax.set_mesh(mesh):
+        placed = jax.device_put(params, shardings(model.abstract(), mesh))
+        program = jax.jit(jax.value_and_grad(loss)).lower(placed, tokens).compile()
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6),
+            program(placed, tokens),
+            plain,
+        )
+    text = program.as_text()
+    assert " collective-permute(" in text
+    gathered = [line for line in text.splitlines() if " all-gather(" in line]
+    assert not [line for line in gathered if "f32[2,32," in line.split(" all-gather(")[0]], gathered

@@ -68,7 +68,7 @@ class Stack(nn.Module):
         cache, and what Model.layers shows, have all layers in one array."""
         x_BTD, *others = jax.tree.leaves(carry)
         is_whole = all(x.shape == x_BTD.shape for x in others)
-        shows = any(self.is_mutable_collection(name) for name in SOWN)
+        shows = self.is_mutable_collection("intermediates")
         stages, parts = pipeline_of(len(x_BTD))
         if stages == 1 or not is_whole or shows or self.is_initializing():
             return self.layers(carry, *rest)
