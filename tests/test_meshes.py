@@ -14,6 +14,7 @@ from training import ROWS, compiled, eight_devices, initial, mesh_of, parts_of, 
 import zoo
 from zoo import models, optim, schedules
 from zoo.attention import Causal, Segments, attention
+from zoo.checkpoint import Checkpoints
 from zoo.feed import place_rows
 from zoo.models.bert import BERTConfig
 from zoo.models.gpt import GPTConfig
@@ -157,8 +158,8 @@ def test_attention_over_spread_positions_is_plain_attention(heads, kinds):
 @eight_devices
 @pytest.mark.parametrize("kind", STACKED, ids=lambda kind: kind.__name__)
 def test_a_pipeline_hands_rows_on_and_gathers_no_layer(kind):
-    """Every Transformer here: gradients are those of the plain stack, rows travel between stages (permutes), and
-    no kernel does."""
+    """Every Transformer here: gradients are those of the plain stack, rows travel between stages (permutes),
+    and no kernel does."""
     model = zoo.create(tiny_model(kind, dropout_rate=0.0).config)
     params, tokens = model.init(jax.random.key(0)), np.arange(16 * 24).reshape(16, 24) % 65
 
@@ -182,3 +183,31 @@ def test_a_pipeline_hands_rows_on_and_gathers_no_layer(kind):
     assert " collective-permute(" in text
     gathered = [line for line in text.splitlines() if " all-gather(" in line]
     assert not [line for line in gathered if "f32[2,32," in line.split(" all-gather(")[0]], gathered
+
+
+MESHES = [
+    *({"data": 8}, {"fsdp": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"fsdp": 2, "tensor": 4}),
+    *({"pipeline": 2, "fsdp": 4}, {"context": 2, "tensor": 4}, {"slice": 2, "fsdp": 2, "context": 2}, {}),
+]
+
+
+@eight_devices
+@pytest.mark.long
+def test_what_is_saved_on_any_mesh_is_restored_on_any_other(tmp_path):
+    """64 ways from one of eight meshes to another, every leaf bit by bit: parameters, moments, average."""
+    parts = parts_of(GPTConfig, average_decay=0.2)
+    specs = parts.specs()
+    with jax.set_mesh(mesh_of()):
+        state, _ = train(parts, mesh_of(), stop=1)
+    wanted = jax.device_get(state)
+    for number, axes in enumerate(MESHES):
+        with Checkpoints(tmp_path / str(number), keep=1) as checkpoints, jax.set_mesh(on(axes)):
+            checkpoints.save(jax.device_put(wanted, shardings(specs, on(axes))), specs, {})
+            checkpoints.wait()
+    for source, target in itertools.product(range(len(MESHES)), MESHES):
+        with Checkpoints(tmp_path / str(source), keep=1) as checkpoints, jax.set_mesh(on(target)):
+            restored = checkpoints.restore(specs, on(target), note=print)
+        jax.tree.map(np.testing.assert_array_equal, jax.device_get(restored), wanted)
+        assert jax.tree.all(
+            jax.tree.map(lambda x, y: x.sharding == y, restored, shardings(specs, on(target)))
+        )

@@ -50,6 +50,11 @@ class Reporter:
             "devices": f"{mesh}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",
         }
+        rows = self._recipe.data.batch_size // self._recipe.accumulate
+        stages, parts = sharding.pipeline_of(rows, self._mesh)
+        if stages > 1:
+            idle = (stages - 1) / (parts + stages - 1)
+            lines["pipeline"] = f"{stages} stages, {parts} micro-batches, each stage idle for {idle:.0%}"
         if text := unspread(self._model.abstract(), self._mesh):
             lines["memory"] = text
         for name, text in lines.items():

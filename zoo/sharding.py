@@ -278,14 +278,15 @@ def joined(parts):
     return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
 
 
-def pipeline_of(rows: int) -> tuple[int, int]:
-    """(stages, micro-batches) of the mesh in force for a batch of `rows`.
+def pipeline_of(rows: int, mesh=None) -> tuple[int, int]:
+    """(stages, micro-batches) of a mesh, or of the mesh in force, for a batch of `rows`.
 
     Four times as many micro-batches as stages leave a stage idle for less than a fifth of its time; more make
     small matmuls. They are fewer where a device has not so many rows.
     """
-    stages = jax.sharding.get_abstract_mesh().shape.get("pipeline", 1)
-    held = rows // spread("B", (rows,))
+    mesh = mesh or jax.sharding.get_abstract_mesh()
+    stages = mesh.shape.get("pipeline", 1)
+    held = rows // math.prod(mesh.shape[axis] for axis in axes_of(placement("B", (rows,), mesh)))
     return stages, max(parts for parts in range(1, held + 1) if held % parts == 0 and parts <= 4 * stages)
 
 
