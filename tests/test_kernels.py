@@ -5,6 +5,8 @@ where there is one. Tests that need the TPU's compiler are marked `plan`.
 """
 
 import functools
+import re
+import types
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +20,7 @@ from zoo import kernels
 from zoo.attention import All, Causal, Choice, Lengths, Sees, Segments, Window, attention
 from zoo.kernels import Target, splash
 from zoo.mesh import AXES, abstract_mesh
+from zoo.reporter import Reporter
 
 TPU, HOPPER, AMPERE = (
     Target("tpu", "TPU v5 lite"),
@@ -85,8 +88,8 @@ CHOICES = [
     ),
     # Refused wherever it is.
     (Causal(), None, {}, "XLA: no mesh says on which devices; jax.set_mesh does"),
-    (Causal(), CPU, {}, "XLA: CPU, which has no other"),
-    (Causal(), AMD, {}, "XLA: GPU, which has no other"),
+    (Causal(), CPU, {}, "XLA: CPU, which has no kernel of its own"),
+    (Causal(), AMD, {}, "XLA: GPU, which has no kernel of its own"),
     *(
         (sees, on, asked, f"XLA: {reason}")
         for on, kernel in ((TPU, "splash"), (HOPPER, "cuDNN"))
@@ -384,10 +387,28 @@ def test_the_devices_of_the_mesh_are_the_target():
         assert kernels.target() == TPU
 
 
+def test_a_run_says_once_which_kernel_it_takes(as_on_a_tpu):
+    lines = []
+    run = types.SimpleNamespace(bar=types.SimpleNamespace(note=lines.append))
+    step = Reporter.telling_kernels(run, jit(lambda *a: attention(*a, PACKED) + attention(*a, Causal())))
+    q, k, v, _ = arrays(T=256)
+    assert not lines
+    for _ in range(2):
+        step(q, k, v)
+    assert lines == ["attention splash: TPU, causal, packed documents", "attention splash: TPU, causal"]
+
+
 # --- cuDNN ----------------------------------------------------------------------------------------
 
-CUDNN_RULES = ["all", "causal", "causal window", "lengths", "causal lengths"]
-CUDNN_RULES += ["choice of the second", "a choice that is never taken"]
+CUDNN_RULES = {  # and what cuDNN calls them
+    "all": "NO_MASK",
+    "causal": "CAUSAL",
+    "causal window": "CAUSAL",
+    "lengths": "PADDING",
+    "causal lengths": "PADDING_CAUSAL",
+    "choice of the second": "CAUSAL",
+    "a choice that is never taken": "CAUSAL",
+}
 
 
 @pytest.fixture
@@ -412,15 +433,10 @@ def test_cudnns_kernel_stands_in_the_program_for_cuda(as_on_a_gpu, sizes, rule):
     rows, heads = 2 // sizes[0], H // sizes[2]
     scores = ", ".join(rf"\22{size}\22" for size in (rows, heads, T, T))
     assert rf"\22dimensions\22: [{scores}]" in text
+    assert set(re.findall(r"mask_type\\22: \\22(\w+)", text)) == {CUDNN_RULES[rule]}
+    assert r"\22fmha_scale\22: 0.25" in text
     assert (r"\22sliding_window_length\22: 20" in text) == (rule in ("causal window", "choice of the second"))
     assert f"{H // sizes[2]}x{T}x{T}x" not in text  # no scores
-
-
-def test_cudnn_is_told_which_rows_end_early(as_on_a_gpu):
-    with jax.set_mesh(mesh_of()):
-        program = jit(lambda *a: plain(*a)).trace(*arrays("bfloat16")[:3], RULES["causal lengths"])
-        text = program.lower(lowering_platforms=("cuda",)).as_text()
-    assert "PADDING_CAUSAL" in text
 
 
 has_gpu = any(device.platform == "gpu" for device in jax.devices())

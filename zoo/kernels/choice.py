@@ -58,7 +58,7 @@ def choice(
     elif target.platform == "gpu" and target.capability != (0, 0):
         kernel, against = CUDNN, against_cudnn
     else:
-        return Chosen(XLA, f"{target}, which has no other")
+        return Chosen(XLA, f"{target}, which has no kernel of its own")
     arrays = (q_BTHK, k_BSJK, v_BSJK)
     reasons = against_any(*arrays, kernel=kernel, mesh=mesh, rate=dropout_rate, has_positions=has_positions)
     try:

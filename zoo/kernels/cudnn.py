@@ -9,7 +9,7 @@ def attention(q_BTHK, k_BTJK, v_BTJK, seen, *, scale: float, cap: float = 0.0):
     nothing gives is not defined, but finite. There is no cap."""
     assert not cap and seen.segments is None  # zoo/kernels/choice.py
     lengths = seen.lengths
-    if lengths is not None:  # of no key at all the kernel makes NaN
+    if lengths is not None:  # what the kernel makes of no key at all is not documented
         lengths = jnp.maximum(lengths, 1).astype(jnp.int32)
     return jax.nn.dot_product_attention(
         *(q_BTHK, k_BTJK, v_BTJK),
