@@ -3,7 +3,7 @@
 A change of a model or of the sharding table that lets the compiler gather what it should not shows here.
 Models are tiny, the mesh has the eight CPU devices, and the compiler is the CPU's, which sums a gradient
 whole where a TPU scatters the sums; numbers are of jaxlib 0.10.2. Beside a budget stands the closed form
-(zoo/plan/expected.py) in the same bytes, with what makes the difference.
+(zoo/plan/wires.py) in the same bytes, with what makes the difference.
 """
 
 import collections
@@ -17,10 +17,10 @@ from training import eight_devices, mesh_of
 import train
 from zoo import xla
 from zoo.optim import AdamW
-from zoo.plan import expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.plan.collectives import collectives_of
 from zoo.plan.program import read_program
+from zoo.plan.wires import wire_bytes
 from zoo.recipes import CONFIGS
 
 V, T, ROWS, D = 384, 32, 16, 80
@@ -65,7 +65,7 @@ def moved(family, sizes):
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
     with jax.set_mesh(mesh):
         text = parts.compiled(mesh).lower(state, batch).compile().as_text()
-    closed = expected.wire_bytes(parts, recipe.model, batch, mesh)
+    closed = wire_bytes(parts, recipe.model, batch, mesh)
     return collectives_of(read_program(text), dict(mesh.shape)), closed
 
 

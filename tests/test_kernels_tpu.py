@@ -24,7 +24,7 @@ from zoo import kernels
 from zoo.models.gpt import GPTConfig
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.recipes import CONFIGS
-from zoo.sharding import MeshConfig
+from zoo.mesh import MeshConfig
 
 mesh = mesh_over(devices_of("v5e:2x4"), MeshConfig(data=2, fsdp=2, tensor=2))
 

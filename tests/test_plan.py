@@ -28,11 +28,13 @@ from zoo.plan import Request, expected, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
 from zoo.plan.chips import CHIPS, GiB
 from zoo.plan.collectives import Collective, collectives_of
+from zoo.plan.gpus import cluster
 from zoo.plan.planner import asked_for
 from zoo.plan.program import read_program
 from zoo.plan.remedies import check_rows, smallest_change
 from zoo.plan.roofline import Roofline, roofline
-from zoo.plan.topology import TOPOLOGIES, check_topology, count
+from zoo.plan.topology import TOPOLOGIES, Slice, check_topology
+from zoo.plan.wires import wire_bytes
 from zoo.recipes import CONFIGS
 from zoo.tasks import MaskedPairs
 
@@ -52,6 +54,11 @@ def step_on(mesh, **changes):
     parts = train.step_of(recipe, given)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
     return parts, recipe, state, batch
+
+
+def memory_on(mesh, parts, recipe, state, batch):
+    held = expected.held(parts, recipe.model, state, batch, mesh, math.prod)
+    return expected.memory(parts, recipe.model, batch, mesh, held)
 
 
 def compiled_on(mesh, parts, state, batch):
@@ -125,7 +132,7 @@ def test_the_closed_form_of_data_parallelism_is_what_the_program_sends():
     sent = sum(c.wire_bytes for c in collectives_of(program, dict(mesh.shape)))
     # The tied table's gradient is summed over devices twice: as it is looked up, and as it is read out.
     table = 2 * 7 / 8 * 256 * 64 * 4
-    closed = expected.wire_bytes(parts, recipe.model, batch, mesh)["data"] + table
+    closed = wire_bytes(parts, recipe.model, batch, mesh)["data"] + table
     assert sent == pytest.approx(closed, rel=0.02)
 
 
@@ -142,8 +149,7 @@ def test_recomputing_keeps_less_and_micro_batches_need_less_at_a_time():
     mesh = mesh_of((8, 1, 1))
     sizes = {}
     for remat in ("none", "full"):
-        parts, recipe, state, batch = step_on(mesh, remat=remat, num_layers=8, max_length=64)
-        sizes[remat] = expected.memory(parts, recipe.model, state, batch, mesh).temporary
+        sizes[remat] = memory_on(mesh, *step_on(mesh, remat=remat, num_layers=8, max_length=64)).temporary
     assert sizes["full"] < 0.7 * sizes["none"]
 
 
@@ -156,7 +162,7 @@ def test_parameters_that_are_frozen_send_no_gradients():
         finetune = dataclasses.replace(recipe.finetune, freeze=(freeze,) if freeze else ())
         parts = train.step_of(dataclasses.replace(recipe, finetune=finetune), given)
         batch = placed_batch(parts.task, given, mesh)
-        sizes[freeze] = expected.wire_bytes(parts, recipe.model, batch, mesh)["data"]
+        sizes[freeze] = wire_bytes(parts, recipe.model, batch, mesh)["data"]
     blocks = parts.model.abstract()["blocks"]
     held = sum(spec.size for spec in jax.tree.leaves(blocks)) * 4
     assert sizes[""] - sizes["blocks/*"] == pytest.approx(2 * 7 / 8 * held)
@@ -194,8 +200,8 @@ def test_every_topology_is_of_a_chip_that_is_known():
     for name in TOPOLOGIES:
         check_topology(name)
         assert name.partition(":")[0] in CHIPS
-    assert {count(name) for name in TOPOLOGIES if name.startswith("v5p")} >= {4, 64, 256}
-    assert max(count(name) for name in TOPOLOGIES if name.startswith("v5e")) == 256
+    assert {Slice(name).count for name in TOPOLOGIES if name.startswith("v5p")} >= {4, 64, 256}
+    assert max(Slice(name).count for name in TOPOLOGIES if name.startswith("v5e")) == 256
 
 
 def test_the_command_line_gives_up_its_plan_and_keeps_the_rest():
@@ -226,6 +232,9 @@ def test_help_names_the_flags_that_are_no_fields(capsys):
         ("slot_snips --plan v5e:2x2", "text, masked and dialogues are planned"),
         ("gpt2 --plan v5e:2x4 --distill.teacher runs/x", "leave distill.teacher out"),
         ("gpt2 --plan v5e:2x4 --modle.remat full", "no such field"),
+        ("gpt2 --plan auto", "as in --plan auto:v5e:2x4"),
+        ("gpt2 --plan auto:v5e:9x9", "no such slice"),
+        ("gpt2 --plan auto:v5e:2x4 --mesh.fsdp 3", "does not fit 8 devices"),
     ],
 )
 def test_what_cannot_be_planned_is_one_line_and_exit_code_2(line, says, capsys):
@@ -255,11 +264,14 @@ def test_the_smallest_change_that_fits_is_named():
     mesh = mesh_of((8, 1, 1))
     parts, recipe, state, batch = step_on(mesh, num_layers=8)
     data = abstract_data(recipe)
-    needed = expected.memory(parts, recipe.model, state, batch, mesh).total
-    little = smallest_change(recipe, train.step_of, data, mesh, available=0.99 * needed, scale=1.0)
+    needed, place = memory_on(mesh, parts, recipe, state, batch).total, cluster("h100:8x1")
+    enough = (
+        1.01 * place.chip.hbm_bytes / needed
+    )  # as if the compiler asked for a hundredth more than there is
+    little = smallest_change(recipe, train.step_of, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
-    nothing = smallest_change(recipe, train.step_of, data, mesh, available=1, scale=1.0)
-    assert nothing == "no recomputation, accumulation or mesh of this slice would; take a larger one"
+    nothing = smallest_change(recipe, train.step_of, data, place, mesh, scale=1e12)
+    assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
 
 
 def test_what_the_compiler_says_of_too_large_programs_is_read():

@@ -192,6 +192,31 @@ def test_a_gather_that_is_written_as_a_sum_of_parts_is_named_and_counts_twice():
     assert found["gather by all-reduce"].wire_bytes == 2 * 64 * 16 * 2 / 2
 
 
+def test_a_gather_that_goes_on_beside_a_loop_is_one_gather_and_hidden():
+    """Its text stands in three fusions, of which the one in the loop runs at every turn."""
+    gather = """%{name} (part: bf16[8,16]) -> bf16[64,16] {{
+  %part = bf16[8,16]{{1,0}} parameter(0)
+  ROOT %whole = bf16[64,16]{{1,0}} all-gather(%part), channel_id=11, \
+replica_groups={{{{0,1,2,3,4,5,6,7}}}}, use_global_device_ids=true, dimensions={{0}}
+}}
+
+"""
+    names = ("fused_computation.1", "async_collective_fusion.2", "fused_computation.3")
+    start, beside, end = (
+        f"  %{name}.fusion = bf16[64,16]{{1,0}} fusion(%{operand}), kind=kCustom, calls=%{name}\n"
+        for name, operand in zip(names, ("a", "x.1", "a"), strict=True)
+    )
+    text = WINDOWED.replace(
+        "%condition (p", "".join(gather.format(name=name) for name in names) + "%condition (p"
+    )
+    text = text.replace("  %two = u32", f"{beside}  %two = u32").replace(
+        "  %start = u32", f"{start}{end}  %start = u32"
+    )
+    assert read_program(text).runs["async_collective_fusion.2"] == 2
+    (found,) = (c for c in collectives_of(read_program(text), AXES) if c.kind == "all-gather")
+    assert (found.runs, found.wire_bytes, found.overlapped) == (1, 64 * 16 * 2 * 7 / 8, True)
+
+
 def test_a_loop_that_cannot_be_read_is_counted_once_and_named():
     program = read_program(WINDOWED.replace("constant(4)", "parameter(1)"))
     assert program.runs["body"] == 1

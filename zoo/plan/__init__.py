@@ -1,12 +1,14 @@
 """Plans a run on a pod that is not there: `python train.py gpt2 --plan v5e:2x4 --mesh.fsdp 8`.
 
-    planner.py      the flow: the very train step of train.py, compiled for a topology, looked at, told
+    planner.py      the flow: the very train step of train.py, compiled for a slice, looked at, told
     topology.py     names of slices, the settings of the TPU's compiler, the mesh over a slice
+    gpus.py         names of clusters of GPUs; analytic.py: their plans, without a compiler
     chips.py        what each kind of chip can do, with sources
     abstract.py     state and batch as shapes
     program.py      the text of a compiled program; collectives.py, matmuls.py, traffic.py: what it moves,
                     multiplies and reads
-    expected.py     the same in closed form, without compiling
+    estimate.py     the same in closed form, without compiling: expected.py memory, wires.py collectives
+    auto.py         the choice of a setting, among those of candidates.py
     report.py       what a person and a script see
 
 All numbers are predictions: nothing runs. This file starts nothing, so that a run that plans nothing pays
@@ -20,7 +22,9 @@ from zoo.errors import ConfigError
 
 HELP = (
     "--plan TOPOLOGY compiles the run for a slice, such as v5e:2x4, v5p:4x4x4 or v6e:16x16, and trains "
-    "nothing; --price DOLLARS a chip and hour adds what it costs."
+    "nothing; of GPUs, such as h100:8x4 (eight a node, four nodes), it computes without compiling. --plan "
+    "auto:TOPOLOGY chooses mesh, recomputation and micro-batches. --price DOLLARS a chip and hour adds what "
+    "it costs."
 )
 
 
@@ -31,6 +35,8 @@ class Request:
     topology: str
     price: float | None = None
     """Dollars per chip and hour."""
+    auto: bool = False
+    """Whether mesh, recomputation and micro-batches are to be chosen."""
 
 
 def requested(argv: list[str]) -> tuple[Request | None, list[str]]:
@@ -55,7 +61,12 @@ def requested(argv: list[str]) -> tuple[Request | None, list[str]]:
         if "--price" in found:
             raise ConfigError("--price: is of a plan; give --plan TOPOLOGY too")
         return None, rest
-    return Request(found["--plan"], price_of(found.get("--price"))), rest
+    kind, _, topology = found["--plan"].partition(":")
+    if kind != "auto":
+        return Request(found["--plan"], price_of(found.get("--price"))), rest
+    if not topology:
+        raise ConfigError("--plan auto: add what to choose for, as in --plan auto:v5e:2x4 or auto:h100:8x4")
+    return Request(topology, price_of(found.get("--price")), auto=True), rest
 
 
 def price_of(text: str | None) -> float | None:

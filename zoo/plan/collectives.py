@@ -7,14 +7,17 @@
     all-to-all       the array          (n - 1) / n
     permute          the array          1
 
-A TPU's compiler hides four things. It writes reduce-scatters as fusions of an all-reduce and a slice. It
+A TPU's compiler hides five things. It writes reduce-scatters as fusions of an all-reduce and a slice. It
 repeats a collective in the text where it is part of several fusions; one channel id is one collective. And
 where a matmul can begin with a part of what is gathered, it makes a loop of both ("windowed"), in which
 each turn multiplies one part while permutes bring the next: these permutes are the gather, and so are
 called "permute". And over many devices it writes a gather as the sum of arrays that are zero but for each
-device's part: "gather by all-reduce", which sends twice as much as a gather would.
+device's part: "gather by all-reduce", which sends twice as much as a gather would. And a collective with
+arithmetic beside it may be three fusions, its start, the arithmetic with a part of the collective in it (at
+every turn, where that is a loop), and its end: all three are one collective, that runs as often as its start.
 """
 
+import dataclasses
 import itertools
 import math
 import re
@@ -38,6 +41,7 @@ NAMED = re.compile(
     r"replica_groups=mesh\[(?P<sizes>[^\]]*)\]"
     r"(?:, device_ids=\(\[(?P<dims>[\d,]+)\](?:T\((?P<order>[\d,]+)\))?\))? \{(?P<chosen>[^}]*)\}"
 )
+CARRIED = "async_collective_fusion"  # begins the names of such arithmetic's computations
 WORK = ("convolution", "dot", "fusion", "while", "call", "custom-call", "reduce", "sort", "scatter")
 
 
@@ -72,6 +76,7 @@ def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
     """Every collective that a step runs, given the mesh's axes in the order of its devices."""
     known = groups_of_axes(axes)
     found: dict[str, Collective] = {}
+    carried: dict[str, Collective] = {}
     for name, computation in program.computations.items():
         for place, instruction in enumerate(computation.instructions.values()):
             kind = KINDS.get(instruction.opcode.removesuffix("-start"))
@@ -80,8 +85,11 @@ def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
                 continue
             collective = read(program, computation, instruction, place, kind, runs, axes, known)
             key = instruction.attribute("channel_id") or f"{name}/{instruction.name}"
-            if key not in found or found[key].runs < runs:
-                found[key] = collective
+            seen = carried if name.startswith(CARRIED) else found
+            if key not in seen or seen[key].runs < runs:
+                seen[key] = collective
+    for key, collective in carried.items():
+        found[key] = dataclasses.replace(found.get(key, collective), overlapped=True)
     return [collective for collective in found.values() if collective.group > 1]
 
 

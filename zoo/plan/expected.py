@@ -1,36 +1,44 @@
-"""What a step should need and move, in closed form: seconds instead of the compiler's minute.
+"""The memory that a step should need, in closed form: seconds instead of the compiler's minute.
 
-Memory. Arguments are exact: shapes divided by placements. Temporary memory is what the backward pass waits
-for (the residuals that JAX's own differentiation names, without any compiling), weights in the
-activations' dtype, and the larger of two peaks: the logits with the gathered table, or the insides of one
-layer with the gradients. How far that is from the compiler's own sum stands in benchmarks/README.md: within
-11 % on most rows, 20 % too little for 175B parameters.
+Arguments are exact: shapes divided by placements. Temporary memory is what lives at one time at the fullest
+of two moments, each beside what waits for the backward pass (the residuals that JAX's own differentiation
+names, without any compiling) and the weights in the activations' dtype:
 
-Bytes on the wire, P parameters that an axis of n devices shares out, b bytes each (ring; arXiv 1910.02054,
-1909.08053):
+    readout    the logits, the table gathered in the activations' dtype, and its gradient before it is shared
+               out
+    layer      one layer's weights, gathered; what its backward pass holds; all gradients; the logits, where
+               they outlive the layers
 
-    data      all-reduce of gradients                                  2 (n - 1) / n  P b
-    fsdp      gathered forward and backward, gradients scattered       3 (n - 1) / n  P b
-    tensor    2 all-reduces of activations a layer, each way           8 (n - 1) / n  N rows T D b
+Where the compiler lays these arrays leaves holes between them, which no closed form knows: a tenth to two
+fifths of what lives. How far this is from what the compiled steps hold stands in benchmarks/README.md.
 """
 
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import Partial
 
 from zoo.checkpoint import named_leaves
+from zoo.losses import CHUNK_BYTES
 from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device
-from zoo.sharding import RULES, placement
+from zoo.sharding import RULES
 
-# What the backward pass of one layer holds at a time, over what its forward pass leaves it, by what is
-# recomputed. Fitted to the compiled steps of benchmarks/README.md; why "dots" needs more was not found.
-INSIDE = {"full": 1.7, "dots": 2.65, "none": 2.65}
+# Rows that shapes are asked for with: a prime that no dimension of a model is, so what has it counts rows.
+ROWS = 10_007
+
+# Of what JAX lists as left for one layer's backward pass, the part that lives at a time, as the compiler
+# computes elementwise functions again: 0.63 to 0.91 in the compiled steps of benchmarks/README.md.
+LIVE = 0.75
+
+
+MANY = 64
 
 
 @dataclass(frozen=True)
@@ -40,41 +48,90 @@ class Memory:
     arguments: int
     """State and batch; the new state takes the old one's place."""
     temporary: int
+    """What lives at one time, without the holes between."""
 
     @property
     def total(self) -> int:
         return self.arguments + self.temporary
 
 
-def memory(parts, config, state, batch, mesh) -> Memory:
-    """Of one step; `config` is the model's configuration."""
-    arguments = bytes_per_device((state, batch))
-    width = np.dtype(jnp.dtype(config.dtype)).itemsize
-    specs = named_leaves(parts.model.abstract())
-    sharded = bytes_per_device(state.params)
-    trained = bytes_per_device(without(state.params, parts.frozen))
-    gradients = trained * (2 if parts.accumulate > 1 else 1)
-    cast = sharded * width / 4 if width < 4 else 0
+@dataclass(frozen=True)
+class Held:
+    """Bytes per device that the mesh decides alone, whatever is recomputed and in however many parts."""
 
-    ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
-    stack = kept(parts.model, batch, parts, mesh)
-    layers = max(getattr(innermost(config), "num_layers", 1), 1)
-    plain = remat_none(config)
-    inside = stack if plain == config else kept(type_of(parts.model, plain), batch, parts, mesh)
-    times = INSIDE.get(getattr(innermost(config), "remat", "none"), INSIDE["full"])
-    layer = times * inside / layers + gathered_layer(specs, layers, width, mesh)
-    rows = positions_read(batch) / parts.accumulate / ways
-    head = 0.0
-    for name, spec in specs.items():
-        if name.endswith("table") and spec.letters[0] == "V":
-            V, D = spec.shape[0] / mesh.shape["tensor"], spec.shape[1]
-            head = max(head, rows * V * 4 + V * D * (width + 2 * 4))
-    return Memory(arguments, int(stack + cast + max(head, layer + gradients)))
+    arguments: int
+    cast: float
+    """All weights in the activations' dtype."""
+    gradients: int
+    layer: float
+    """One layer's weights, gathered."""
 
 
-def positions_read(batch) -> int:
-    """Positions whose logits are computed: the picked ones, or all."""
-    return math.prod(batch["targets"].shape)
+def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> Held:
+    """Of one step; `config` is the model's configuration, `numbers` counts those that a shape takes up."""
+    trained = without(state.params, parts.frozen)
+    width = width_of(config)
+    return Held(
+        arguments=bytes_per_device((state, batch), numbers),
+        cast=bytes_per_device(state.params, numbers) * width / 4 if width < 4 else 0.0,
+        gradients=bytes_per_device(trained, numbers),
+        layer=gathered_layer(parts.model, layers_of(config), width, mesh),
+    )
+
+
+def memory(parts, config, batch, mesh, known: Held) -> Memory:
+    """Of one step on the mesh that `known` is of."""
+    gradients = known.gradients * (2 if parts.accumulate > 1 else 1)
+    waiting = known.cast + kept(parts.model, parts, config, batch, mesh) / parts.accumulate
+    inside = LIVE * everything(parts, config, batch, mesh) / parts.accumulate / layers_of(config)
+    scores = logits(parts, batch, mesh) / parts.accumulate
+    moments = (
+        waiting + scores + table(parts, config, mesh),
+        waiting + scores * outlives_layers(parts.model, mesh) + known.layer + inside + gradients,
+    )
+    return Memory(known.arguments, int(max(moments)))
+
+
+def logits(parts, batch, mesh) -> float:
+    """Bytes of the logits of a batch that are there at a time: of all positions that are read, or of a chunk."""
+    positions = math.prod(batch["targets"].shape) / ways(mesh)
+    rows = max((V for V, _ in tables(parts.model, mesh)), default=0.0)
+    return min(positions * rows * 4, CHUNK_BYTES * parts.accumulate)
+
+
+def outlives_layers(model, mesh) -> bool:
+    """Whether the logits are still there when the layers go backward: where a vocabulary has a bias, whose
+    gradient is summed last, and over many chips, where the compiler hides no collectives and so leaves the
+    table's gradient, for which nothing waits, to the end (benchmarks/README.md)."""
+    biased = any(spec.letters == "V" for spec in named_leaves(model.abstract()).values())
+    return biased or mesh.size >= MANY
+
+
+def table(parts, config, mesh) -> float:
+    """Bytes of the largest table, gathered, with its gradient in float32."""
+    return max((V * D for V, D in tables(parts.model, mesh)), default=0.0) * (width_of(config) + 4)
+
+
+def tables(model, mesh) -> list[tuple[float, int]]:
+    """(rows on a device, width) of every table of a vocabulary."""
+    specs = named_leaves(model.abstract())
+    found = [spec for name, spec in specs.items() if name.endswith("table") and spec.letters[0] == "V"]
+    return [(spec.shape[0] / mesh.shape.get("tensor", 1), spec.shape[1]) for spec in found]
+
+
+def ways(mesh) -> int:
+    """Over how many devices positions are spread, by rows and within a row."""
+    axes = [axis for axis in (*RULES["B"], *RULES["T"]) if axis != "tensor"]  # that one splits words too
+    return math.prod(mesh.shape.get(axis, 1) for axis in axes)
+
+
+def width_of(config) -> int:
+    """Bytes of an activation's number."""
+    return np.dtype(jnp.dtype(config.dtype)).itemsize
+
+
+def layers_of(config) -> int:
+    return max(getattr(innermost(config), "num_layers", 1), 1)
 
 
 def innermost(config):
@@ -96,37 +153,49 @@ def type_of(model, config):
     return dataclasses.replace(models.create(config), lora=model.lora)
 
 
-def kept(model, batch, parts, mesh) -> float:
-    """Bytes per device that the forward pass of one micro-batch leaves for the backward pass, without logits
-    and without the parameters themselves."""
+def everything(parts, config, batch, mesh) -> float:
+    """What would be kept if nothing were computed again."""
+    plain = remat_none(config)
+    model = parts.model if plain == config else type_of(parts.model, plain)
+    return kept(model, parts, plain, batch, mesh)
+
+
+def kept(model, parts, config, batch, mesh) -> float:
+    """Bytes per device that the forward pass of a batch, in one part, leaves for the backward pass, without
+    logits and without the parameters themselves."""
+    leaves, tree = jax.tree.flatten(batch)
+    shapes = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
+    found = residuals(model, parts.task, tree, shapes, bool(parts.carried_rows))
+    split = {innermost(config).dims.get(letter) for letter in "HF"} - {None}
+    tensor = mesh.shape.get("tensor", 1)
+    rows = leaves[0].shape[0] / ways(mesh)
+    return sum(rows * size / (tensor if split & set(shape) else 1) for shape, size in found)
+
+
+@functools.cache
+def residuals(model, task, tree, shapes, carries: bool) -> list[tuple[tuple[int, ...], float]]:
+    """(shape, bytes a row) of each array that the forward pass of ROWS rows leaves; `tree` and `shapes` are
+    of a batch, without its rows."""
+    batch = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct((ROWS, *s), dtype) for s, dtype in shapes])
     specs = model.abstract()
     params = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
-    rows = lambda x: jax.ShapeDtypeStruct((x.shape[0] // parts.accumulate, *x.shape[1:]), x.dtype)  # noqa: E731
-    micro = jax.tree.map(rows, batch)
-    carried = parts.carried_rows // parts.accumulate
 
-    def residuals(params, micro):
+    def pulled_back(params, batch):
         def loss(params):
-            state = model.initial_state(carried, 0) if carried else None
+            state = model.initial_state(ROWS, 0) if carries else None
             key = jax.random.key(0)
-            x, _ = model.features(params, micro["inputs"], state=state, train=True, rngs={"dropout": key})
-            readout = functools.partial(model.readout_stored, params)
-            return parts.task.loss(x, readout, micro)["loss"]
+            x, _ = model.features(params, batch["inputs"], state=state, train=True, rngs={"dropout": key})
+            return task.loss(x, Partial(model.readout_stored, params), batch)["loss"]
 
         return jax.vjp(loss, params)[1]
 
-    found = [x for x in jax.make_jaxpr(residuals)(params, micro).out_avals if not in_host_memory(x)]
-    weights = {leaf.shape for leaf in jax.tree.leaves(params)}
     vocabularies = {spec.shape[0] for spec in jax.tree.leaves(specs) if spec.letters[:1] == "V"}
-    B, T = micro["inputs"]["tokens"].shape
-    total = 0.0
-    for leaf in found:
-        if leaf.shape in weights or vocabularies & set(leaf.shape) or not {B, B * T} & set(leaf.shape):
-            continue
-        total += (
-            math.prod(leaf.shape) * leaf.dtype.itemsize / ways_of(leaf.shape, innermost(model.config), mesh)
-        )
-    return total
+    counting = {ROWS, ROWS * batch["inputs"]["tokens"].shape[1]}
+    return [
+        (leaf.shape, math.prod(leaf.shape) * leaf.dtype.itemsize / ROWS)
+        for leaf in jax.make_jaxpr(pulled_back)(params, batch).out_avals
+        if counting & set(leaf.shape) and not vocabularies & set(leaf.shape) and not in_host_memory(leaf)
+    ]
 
 
 def in_host_memory(aval) -> bool:
@@ -134,45 +203,7 @@ def in_host_memory(aval) -> bool:
     return getattr(aval, "memory_space", None) == jax.memory.Space.Host
 
 
-def ways_of(shape, config, mesh) -> int:
-    """Over how many devices a residual is spread: by its rows, and by heads or feed-forward width."""
-    ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
-    split = {config.dims.get(letter) for letter in "HF"} - {None}
-    return ways * (mesh.shape["tensor"] if split & set(shape) else 1)
-
-
-def gathered_layer(specs, layers: int, width: int, mesh) -> float:
-    """Bytes of one layer's weights, gathered over fsdp."""
-    stacked = (spec for spec in specs.values() if spec.letters[:1] == "N")
-    return sum(math.prod(spec.shape) for spec in stacked) / layers * width / mesh.shape["tensor"]
-
-
-def wire_bytes(parts, config, batch, mesh) -> dict[str, float]:
-    """Bytes that each device sends in a step, by mesh axis."""
-    width = np.dtype(jnp.dtype(config.dtype)).itemsize
-    found = {axis: 0.0 for axis, size in mesh.shape.items() if size > 1}
-    A = parts.accumulate
-    for name, spec in named_leaves(parts.model.abstract()).items():
-        is_trained = name not in parts.frozen
-        axes = [axis for part in placement(spec.letters, spec.shape, mesh) if part for axis in as_tuple(part)]
-        held = math.prod(spec.shape) / math.prod(mesh.shape[axis] for axis in axes)
-        for axis, n in mesh.shape.items():
-            if n == 1 or axis == "tensor":
-                continue
-            if axis in axes:
-                found[axis] += A * (2 + is_trained) * (n - 1) * held * width
-            elif is_trained:
-                found[axis] += A * 2 * (n - 1) / n * held * width
-    n = mesh.shape["tensor"]
-    if n > 1:
-        ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
-        inner = innermost(config)
-        x = math.prod(batch["inputs"]["tokens"].shape) / ways * inner.dims["D"] * width
-        found["tensor"] += (
-            (4 if getattr(inner, "remat", "none") != "full" else 6) * inner.num_layers * x * 2 * (n - 1) / n
-        )
-    return found
-
-
-def as_tuple(part) -> tuple[str, ...]:
-    return part if isinstance(part, tuple) else (part,)
+def gathered_layer(model, layers: int, width: int, mesh) -> float:
+    """Bytes of one layer's weights, gathered over every axis but tensor."""
+    stacked = (spec for spec in named_leaves(model.abstract()).values() if spec.letters[:1] == "N")
+    return sum(math.prod(spec.shape) for spec in stacked) / layers * width / mesh.shape.get("tensor", 1)

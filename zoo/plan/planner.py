@@ -1,9 +1,6 @@
 """The flow of a plan: check, compile, look, tell."""
 
-import os
 import re
-import signal
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,29 +8,24 @@ from typing import Any
 
 import jax
 
-from zoo.errors import ConfigError
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
-from zoo.plan import Request, expected
+from zoo.plan import Request, auto, expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
-from zoo.plan.chips import CHIPS, Chip, GiB
+from zoo.plan.analytic import analysed
+from zoo.plan.apart import Crashed, apart
+from zoo.plan.candidates import meshes
+from zoo.plan.chips import TPU, GiB
 from zoo.plan.collectives import Collective, collectives_of
+from zoo.plan.gpus import cluster, is_cluster
 from zoo.plan.matmuls import matmul_flops
 from zoo.plan.program import read_program
-from zoo.plan.remedies import check_rows, field_path, smallest_change
-from zoo.plan.report import record, show
+from zoo.plan.remedies import TooLarge, check_rows, field_path, smallest_change
+from zoo.plan.report import lines, record
 from zoo.plan.roofline import Roofline, roofline
-from zoo.plan.topology import (
-    check_topology,
-    count,
-    devices_of,
-    libtpu_version,
-    link_bandwidths,
-    mesh_over,
-    prepare,
-    quiet,
-)
+from zoo.plan.topology import Slice, check_topology, libtpu_version, prepare, quiet, start_on_cpu
 from zoo.plan.traffic import memory_bytes
+from zoo.plan.wires import wire_bytes
 
 OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|required.*?\(([\d.]+)([KMGT])\)")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -45,7 +37,8 @@ class Plan:
 
     request: Request
     recipe: Any
-    chip: Chip
+    chip: TPU
+    chips: int
     mesh_sizes: dict[str, int]
     compile_s: float
     argument_bytes: int
@@ -54,6 +47,8 @@ class Plan:
     code_bytes: int
     total_bytes: int
     """Of all, where what takes another's place counts once."""
+    live_bytes: int
+    """Arguments and what lives at one time beside them: the rest is holes between arrays, and the program."""
     estimated: expected.Memory
     model_flops: float
     compiled_flops: float
@@ -67,54 +62,62 @@ class Plan:
     unknown_loops: list[str]
     libtpu: str
 
-    @property
-    def chips(self) -> int:
-        return count(self.request.topology)
+    def how(self, count: int) -> str:
+        return f"{count} compiled"
+
+    def lines(self) -> list[str]:
+        """For a person."""
+        return lines(self)
+
+    def record(self) -> dict[str, Any]:
+        """For a script."""
+        return record(self)
 
 
 def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     """Plans and tells; returns the exit code. `complete` and `step_of` are train.py's."""
-    check_topology(request.topology)
-    check_rows(recipe, mesh_sizes(recipe.mesh, count(request.topology)))
+    of_gpus = is_cluster(request.topology)
+    if not of_gpus:
+        check_topology(request.topology)
+    place = cluster(request.topology) if of_gpus else Slice(request.topology)
+    if request.auto:
+        meshes(recipe.mesh, place.count)  # refuses what is kept and does not multiply to the chips
+    else:
+        check_rows(recipe, mesh_sizes(recipe.mesh, place.count))
     data = abstract_data(recipe)
     recipe = complete(recipe, data)
-    prepare()
-    code = parent(recipe)
-    if code is not None:
-        return code
-    plan = planned(request, recipe, step_of, data)
-    show(plan)
-    print_result(record(plan))
+    (start_on_cpu if of_gpus else prepare)()
+    plan_of = analysed if of_gpus else compiled_apart
+    if request.auto:
+        found = auto.chosen(request, recipe, step_of, data, place, plan_of)
+    else:
+        found = plan_of(request, recipe, step_of, data, place)
+    print("\n".join(found.lines()))
+    print_result(found.record())
     return 0
 
 
-def parent(recipe) -> int | None:
-    """None in a new process, which goes on; in the old one, which waits for it, its exit code.
-
-    The compiler is large and can crash, which would end this process without a word. No device has started.
-    """
-    sys.stdout.flush()
-    child = os.fork()
-    if not child:
-        return None
-    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if code >= 0:
-        return code
-    path = field_path(recipe.model, "dropout_rate")
-    hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if path else ""
-    raise ConfigError(
-        f"the TPU's compiler, libtpu {libtpu_version()}, crashed on this step "
-        f"({signal.Signals(-code).name}), a defect of its own{hint}"
-    )
+def compiled_apart(request: Request, recipe, step_of: Callable, data, place: Slice) -> Plan:
+    """The plan of a slice, from a process of its own; Crashed, of one line, where that took the compiler with
+    it."""
+    try:
+        return apart(lambda: planned(request, recipe, step_of, data, place))
+    except Crashed as error:
+        path = field_path(recipe.model, "dropout_rate")
+        hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if path else ""
+        raise Crashed(
+            f"the TPU's compiler, libtpu {libtpu_version()}, crashed on this step ({error}), a defect of its "
+            f"own{hint}"
+        ) from None
 
 
-def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
-    """Compiles the step for the topology and reads what came out."""
-    chip = CHIPS[request.topology.partition(":")[0]]
-    mesh = mesh_over(devices_of(request.topology), recipe.mesh)
+def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> Plan:
+    """Compiles the step for the slice and reads what came out; TooLarge where it does not fit."""
+    chip, mesh = place.chip, place.mesh(recipe.mesh)
     parts = step_of(recipe, data)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
-    estimated = expected.memory(parts, recipe.model, state, batch, mesh)
+    known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
+    estimated = expected.memory(parts, recipe.model, batch, mesh, known)
     start = time.monotonic()
     with jax.set_mesh(mesh):
         lowered = parts.compiled(mesh).lower(state, batch)
@@ -125,22 +128,26 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
             if "RESOURCE_EXHAUSTED" not in str(error):
                 raise
             asked = asked_for(str(error), estimated.arguments) or estimated.total
-            change = smallest_change(recipe, step_of, data, mesh, chip.hbm_bytes, asked / estimated.total)
-            raise ConfigError(
+            change = "another setting may"
+            if not request.auto:
+                change = smallest_change(recipe, step_of, data, place, mesh, asked / estimated.total)
+            raise TooLarge(
                 f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
-                f"{chip.hbm_bytes / GiB:.2f}; {change}"
+                f"{chip.hbm_bytes / GiB:.2f}; {change}",
+                asked,
             ) from None
     compile_s = time.monotonic() - start
     used = compiled.memory_analysis()
     program = read_program(compiled.as_text())
     collectives = collectives_of(program, dict(mesh.shape))
-    bandwidths = link_bandwidths(mesh, request.topology)
+    bandwidths = place.bandwidths(mesh)
     flops, moved = matmul_flops(program), memory_bytes(program)
     tokens = data.cfg.batch_size * data.cfg.length
     return Plan(
         request=request,
         recipe=recipe,
         chip=chip,
+        chips=place.count,
         mesh_sizes=dict(mesh.shape),
         compile_s=compile_s,
         argument_bytes=used.argument_size_in_bytes,
@@ -152,12 +159,13 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
         + used.output_size_in_bytes
         - used.alias_size_in_bytes
         + used.generated_code_size_in_bytes,
+        live_bytes=used.peak_memory_in_bytes,
         estimated=estimated,
         model_flops=recipe.model.flops_per_token(data.cfg.length).full * tokens / mesh.size,
         compiled_flops=flops,
         memory_bytes=moved,
         collectives=collectives,
-        expected_wire=expected.wire_bytes(parts, recipe.model, batch, mesh),
+        expected_wire=wire_bytes(parts, recipe.model, batch, mesh),
         bandwidths=bandwidths,
         time=roofline(flops, moved, collectives, chip, bandwidths),
         tokens=tokens,

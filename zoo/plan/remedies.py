@@ -14,41 +14,52 @@ from zoo.plan.abstract import placed_batch, placed_state
 from zoo.sharding import RULES
 
 
+class TooLarge(ConfigError):
+    """A program that needs more memory than a chip has."""
+
+    def __init__(self, message: str, asked: float = 0.0):
+        super().__init__(message)
+        self.asked = asked
+        """Bytes."""
+
+
 def check_rows(recipe, sizes: Mapping[str, int]) -> None:
     """ConfigError where the rows of a micro-batch do not divide over the mesh, with numbers that do."""
-    ways = math.prod(sizes[axis] for axis in RULES["B"])
+    ways = math.prod(sizes.get(axis, 1) for axis in RULES["B"])
     rows, parts = recipe.data.batch_size, recipe.accumulate
     if rows % parts == 0 and rows // parts % ways == 0:
         return
     batch = -(-rows // ways) * ways
     a_chip, at_a_time = batch // ways, max(rows // parts, 1)  # no more rows at a time than the recipe has
     accumulate = next(a for a in range(1, a_chip + 1) if a_chip % a == 0 and a_chip // a <= at_a_time)
+    split = describe({axis: sizes[axis] for axis in RULES["B"] if axis in sizes})
     raise ConfigError(
         f"data.batch_size={rows} in accumulate={parts} parts does not divide over {ways} batch shards "
-        f"({describe({axis: sizes[axis] for axis in RULES['B']})}); give --data.batch-size {batch} "
-        f"--accumulate {accumulate}"
+        f"({split}); give --data.batch-size {batch} --accumulate {accumulate}"
     )
 
 
-def smallest_change(recipe, step_of: Callable, data, mesh, available: float, scale: float) -> str:
-    """The flags that make a step fit; `scale` is what the compiler asked for, over the closed form's sum."""
+def smallest_change(recipe, step_of: Callable, data, place, mesh, scale: float) -> str:
+    """The flags that make a step fit `place`, a Slice or a Cluster; `scale` is what the compiler asked for,
+    over the closed form's sum."""
     for flags, changed, sizes in changes(recipe, dict(mesh.shape)):
         try:
             check_rows(changed, sizes)
             other = abstract_mesh(sizes)
             parts = step_of(changed, data)
             state, batch = placed_state(parts, other), placed_batch(parts.task, data, other)
-            needed = expected.memory(parts, changed.model, state, batch, other).total * scale
+            known = expected.held(parts, changed.model, state, batch, other, place.numbers)
+            needed = expected.memory(parts, changed.model, batch, other, known).total * scale
         except ConfigError:
             continue
-        if needed <= available:
+        if needed <= place.chip.hbm_bytes:
             return f"{flags} should ({needed / 2**30:.1f} GiB by the closed form)"
-    return "no recomputation, accumulation or mesh of this slice would; take a larger one"
+    return "no recomputation, accumulation or mesh of it would; take a larger one"
 
 
 def changes(recipe, sizes: dict[str, int]) -> Iterator[tuple[str, Any, dict[str, int]]]:
     """(flags, recipe, mesh sizes), from what costs least: more parts, less kept, more shared."""
-    ways = math.prod(sizes[axis] for axis in RULES["B"])
+    ways = math.prod(sizes.get(axis, 1) for axis in RULES["B"])
     most = recipe.data.batch_size // ways
     parts = [a for a in range(recipe.accumulate + 1, most + 1) if recipe.data.batch_size % (a * ways) == 0]
     remats = [(p, remat) for p in [field_path(recipe.model, "remat")] if p for remat in ("dots", "full")]

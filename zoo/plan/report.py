@@ -11,8 +11,7 @@ from zoo.plan.chips import GiB
 
 def record(plan) -> dict[str, Any]:
     """The last line of stdout. Everything is predicted; nothing ran."""
-    time, best, worst = plan.time, plan.time.best_s, plan.time.worst_s
-    found = {
+    return {
         "plan": plan.request.topology,
         "recipe": plan.recipe.name,
         "predicted": True,
@@ -23,6 +22,7 @@ def record(plan) -> dict[str, Any]:
         "temporary_bytes": plan.temporary_bytes,
         "output_bytes": plan.output_bytes,
         "total_bytes": plan.total_bytes,
+        "live_bytes": plan.live_bytes,
         "hbm_bytes": plan.chip.hbm_bytes,
         "estimated_bytes": plan.estimated.total,
         "model_flops": plan.model_flops,
@@ -42,6 +42,17 @@ def record(plan) -> dict[str, Any]:
             }
             for (kind, axes, beside), (number, runs, size) in by_kind(plan).items()
         ],
+        **timed(plan),
+        "compile_s": round(plan.compile_s, 1),
+        "jax": jax.__version__,
+        "libtpu": plan.libtpu,
+    }
+
+
+def timed(plan) -> dict[str, Any]:
+    """The part of a record that is about time and money, of a compiled plan or an analytic one."""
+    time, best, worst = plan.time, plan.time.best_s, plan.time.worst_s
+    found = {
         "compute_s": time.compute_s,
         "memory_s": time.memory_s,
         "wire_waiting_s": time.waiting_s,
@@ -50,9 +61,6 @@ def record(plan) -> dict[str, Any]:
         "tokens_per_s": [plan.tokens / worst, plan.tokens / best],
         "mfu": [mfu(plan, worst), mfu(plan, best)],
         "tokens_per_day": [plan.tokens / worst * 86400, plan.tokens / best * 86400],
-        "compile_s": round(plan.compile_s, 1),
-        "jax": jax.__version__,
-        "libtpu": plan.libtpu,
     }
     if plan.request.price is not None:
         per_hour = plan.request.price * plan.chips
@@ -92,15 +100,9 @@ def by_axis(plan) -> dict[str, tuple[float, float]]:
     return {axis: (size, beside[axis]) for axis, size in sent.items()}
 
 
-def show(plan) -> None:
-    """The lines for a person."""
-    print("\n".join(lines(plan)))
-
-
 def lines(plan) -> list[str]:
     """Each begins with what it is about."""
-    time, chip = plan.time, plan.chip
-    best, worst = time.best_s, time.worst_s
+    chip = plan.chip
     head = chip.hbm_bytes - plan.total_bytes
     ratio = plan.compiled_flops / plan.model_flops
     told = [
@@ -109,8 +111,8 @@ def lines(plan) -> list[str]:
         f"memory   {gib(plan.total_bytes)} of {gib(chip.hbm_bytes)} a chip, {gib(head)} to spare: "
         f"{gib(plan.argument_bytes)} state and batch, {gib(plan.temporary_bytes)} temporary, "
         f"{gib(plan.output_bytes)} output (in the state's place), {gib(plan.code_bytes)} program",
-        f"         closed form, without compiling: {gib(plan.estimated.total)}, of it "
-        f"{gib(plan.estimated.arguments)} state and batch",
+        f"         at one time {gib(plan.live_bytes)}, the rest holes between arrays; closed form, without "
+        f"compiling: {gib(plan.estimated.total)}, of it {gib(plan.estimated.arguments)} state and batch",
         f"FLOPs    a chip and step: {plan.compiled_flops:.4g} in the compiled matmuls, "
         f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}",
         f"traffic  {plan.memory_bytes:.4g} bytes between a chip and its memory, at least",
@@ -133,16 +135,22 @@ def lines(plan) -> list[str]:
         )
     if plan.unknown_loops:
         told.append(f"         loops whose turns are unknown, counted once: {', '.join(plan.unknown_loops)}")
-    told += [
+    told += timed_lines(plan)
+    told.append(f"with     jax {jax.__version__}, libtpu {plan.libtpu}; chips' rates from vendors' sheets")
+    return told
+
+
+def timed_lines(plan) -> list[str]:
+    """Time, speed and money, of a compiled plan or an analytic one."""
+    time, chip, best, worst = plan.time, plan.chip, plan.time.best_s, plan.time.worst_s
+    told = [
         f"step     {1e3 * best:.1f} to {1e3 * worst:.1f} ms, bound by {time.bound}: arithmetic "
         f"{1e3 * time.compute_s:.1f} ms at {chip.flops / 1e12:g} TFLOP/s, memory "
         f"{1e3 * time.memory_s:.1f} ms at {chip.hbm_bandwidth / 1e9:g} GB/s, wires "
         f"{1e3 * time.waiting_s:.1f} waiting and {1e3 * time.overlapped_s:.1f} beside",
         "         at best all at once but for waiting wires; at worst one after the other, matmuls at 80 %",
-        f"speed    {plan.tokens / worst:,.0f} to {plan.tokens / best:,.0f} tokens/s, MFU "
-        f"{100 * mfu(plan, worst):.1f} to {100 * mfu(plan, best):.1f} % (convention A), "
-        f"{plan.tokens / worst * 86400 / 1e9:,.2f} to {plan.tokens / best * 86400 / 1e9:,.2f} "
-        "thousand million tokens a day",
+        f"speed    {speed(plan)}, {plan.tokens / worst * 86400 / 1e9:,.2f} to "
+        f"{plan.tokens / best * 86400 / 1e9:,.2f} thousand million tokens a day",
     ]
     if plan.request.price is not None:
         per_hour = plan.request.price * plan.chips
@@ -151,8 +159,16 @@ def lines(plan) -> list[str]:
             f"cost     ${per_hour:,.2f} an hour; ${low:,.2f} to ${high:,.2f} a thousand million tokens; "
             f"all {plan.recipe.steps:,} steps ${low * total(plan):,.0f} to ${high * total(plan):,.0f}"
         )
-    told.append(f"with     jax {jax.__version__}, libtpu {plan.libtpu}; chips' rates from vendors' sheets")
     return told
+
+
+def speed(plan) -> str:
+    """Tokens per second and MFU, at worst and at best."""
+    best, worst = plan.time.best_s, plan.time.worst_s
+    return (
+        f"{plan.tokens / worst:,.0f} to {plan.tokens / best:,.0f} tokens/s, MFU "
+        f"{100 * mfu(plan, worst):.1f} to {100 * mfu(plan, best):.1f} % (convention A)"
+    )
 
 
 def total(plan) -> float:

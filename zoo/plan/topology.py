@@ -7,6 +7,7 @@ device.
 """
 
 import contextlib
+import functools
 import importlib.util
 import math
 import os
@@ -14,6 +15,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -24,7 +26,8 @@ from jax.sharding import Mesh
 
 from zoo.errors import ConfigError, nearest
 from zoo.mesh import MeshConfig, mesh_sizes
-from zoo.plan.chips import CHIPS
+from zoo.plan.abstract import tiled_size
+from zoo.plan.chips import CHIPS, GPUS, TPU
 
 # Slices as they can be ordered (docs.cloud.google.com/tpu/docs/v5e, v5p, v6e); libtpu 0.0.42.1 knows each.
 FLAT = ("2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16")
@@ -44,13 +47,11 @@ def check_topology(name: str) -> None:
     of_kind = [known for known in TOPOLOGIES if known.startswith(f"{kind}:")]
     if of_kind and re.fullmatch(r"[\dx]+", shape):
         raise ConfigError(f"--plan {name}: no such slice of {kind}; there are {', '.join(of_kind)}")
-    hint = nearest(name, TOPOLOGIES) or f"; chip and shape, such as {TOPOLOGIES[1]}, of {', '.join(CHIPS)}"
+    hint = nearest(name, TOPOLOGIES) or (
+        f"; chip and shape, such as {TOPOLOGIES[1]}, of {', '.join(CHIPS)}, or GPUs a node and nodes, such "
+        f"as h100:8x4, of {', '.join(GPUS)}"
+    )
     raise ConfigError(f"--plan {name}: no such topology{hint}")
-
-
-def count(name: str) -> int:
-    """Chips of a slice."""
-    return math.prod(shape_of(name))
 
 
 def shape_of(name: str) -> tuple[int, ...]:
@@ -84,14 +85,13 @@ def prepare() -> None:
     os.environ["TPU_LIBRARY_PATH"] = str(libtpu_path())
     os.environ["TPU_SKIP_MDS_QUERY"] = "1"
     os.environ["ALLOW_MULTIPLE_LIBTPU_LOAD"] = "1"
+    start_on_cpu()
+
+
+def start_on_cpu() -> None:
+    """Leaves a GPU or TPU that is here alone: shapes need none."""
     os.environ["JAX_PLATFORMS"] = "cpu"
     jax.config.update("jax_platforms", "cpu")
-
-
-def devices_of(name: str) -> list:
-    """The chips of a slice, as the compiler describes them."""
-    with quiet():
-        return list(topologies.get_topology_desc(name, platform="tpu").devices)
 
 
 @contextlib.contextmanager
@@ -113,28 +113,60 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
-def mesh_over(devices: list, config: MeshConfig) -> Mesh:
-    """The mesh of a run on these devices, laid on their torus; an axis may take a part of a dimension."""
-    sizes = mesh_sizes(config, len(devices))
-    laid = mesh_utils.create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
-    return Mesh(laid, tuple(sizes))
+@dataclass(frozen=True)
+class Slice:
+    """A slice of a pod, by its name."""
 
+    name: str
 
-def link_bandwidths(mesh: Mesh, topology: str) -> dict[str, float]:
-    """Bytes per second that a chip can send along each mesh axis.
+    @property
+    def chip(self) -> TPU:
+        return CHIPS[self.name.partition(":")[0]]
 
-    A ring over an axis sends both ways at once on the links of each dimension of the torus that the axis runs
-    along: 2 links a dimension where it is closed, and where it is open, or the axis has a part of it only, 1.
-    """
-    chip, shape = CHIPS[topology.partition(":")[0]], shape_of(topology)
-    places = np.array([device.coords for device in mesh.devices.flat]).reshape(*mesh.devices.shape, -1)
-    found = {}
-    for number, axis in enumerate(mesh.axis_names):
-        along = np.moveaxis(places, number, 0).reshape(mesh.devices.shape[number], -1, places.shape[-1])[:, 0]
-        links = 0
-        for dimension, size in enumerate(shape):
-            seen = len(set(along[:, dimension].tolist()))
-            if seen > 1:
-                links += 2 if seen == size and size % chip.ring == 0 else 1
-        found[axis] = max(links, 1) * chip.link_bandwidth
-    return found
+    @property
+    def count(self) -> int:
+        """Chips."""
+        return math.prod(shape_of(self.name))
+
+    numbers = staticmethod(tiled_size)
+
+    def larger(self) -> list["Slice"]:
+        """The slices of the same chips that have more of them, the smallest first."""
+        kind = self.name.partition(":")[0]
+        found = [Slice(name) for name in TOPOLOGIES if name.startswith(f"{kind}:")]
+        return [each for each in found if each.count > self.count]
+
+    @functools.cache  # noqa: B019 -- one or two of them in a process
+    def devices(self) -> list:
+        """The chips, as the compiler describes them."""
+        with quiet():
+            return list(topologies.get_topology_desc(self.name, platform="tpu").devices)
+
+    def mesh(self, config: MeshConfig) -> Mesh:
+        """The mesh of a run, laid on the chips' torus; an axis may take a part of a dimension."""
+        sizes = mesh_sizes(config, self.count)
+        laid = mesh_utils.create_device_mesh(
+            tuple(sizes.values()), self.devices(), allow_split_physical_axes=True
+        )
+        return Mesh(laid, tuple(sizes))
+
+    def bandwidths(self, mesh: Mesh) -> dict[str, float]:
+        """Bytes per second that a chip can send along each mesh axis.
+
+        A ring over an axis sends both ways at once on the links of each dimension of the torus that the axis
+        runs along: 2 links a dimension where it is closed, and where it is open, or the axis has a part of it
+        only, 1.
+        """
+        places = np.array([device.coords for device in mesh.devices.flat])
+        places = places.reshape(*mesh.devices.shape, -1)
+        found = {}
+        for number, axis in enumerate(mesh.axis_names):
+            along = np.moveaxis(places, number, 0)
+            along = along.reshape(mesh.devices.shape[number], -1, places.shape[-1])[:, 0]
+            links = 0
+            for dimension, size in enumerate(shape_of(self.name)):
+                seen = len(set(along[:, dimension].tolist()))
+                if seen > 1:
+                    links += 2 if seen == size and size % self.chip.ring == 0 else 1
+            found[axis] = max(links, 1) * self.chip.link_bandwidth
+        return found

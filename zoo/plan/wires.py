@@ -1,0 +1,46 @@
+"""What a step should send, in closed form. P parameters that an axis of n devices shares out, b bytes each
+(ring; arXiv 1910.02054, 1909.08053):
+
+    data      all-reduce of gradients                                  2 (n - 1) / n  P b
+    fsdp      gathered forward and backward, gradients scattered       3 (n - 1) / n  P b
+    tensor    2 all-reduces of activations a layer, each way, or as
+              many pairs of gathers and scatters                       8 (n - 1) / n  N rows T D b
+
+data stands for every axis that splits rows or positions and not the parameter, fsdp for every one that splits
+both. What other axes send is not in the closed form.
+"""
+
+import math
+
+from zoo.checkpoint import named_leaves
+from zoo.plan.expected import innermost, ways, width_of
+from zoo.sharding import RULES, placement
+
+
+def wire_bytes(parts, config, batch, mesh) -> dict[str, float]:
+    """Bytes that each device sends in a step, by mesh axis."""
+    width = width_of(config)
+    axes = [axis for axis in (*RULES["B"], *RULES["T"]) if axis != "tensor"]
+    splitting = {axis: mesh.shape[axis] for axis in axes if mesh.shape.get(axis, 1) > 1}
+    found = dict.fromkeys(splitting, 0.0)
+    A = parts.accumulate
+    for name, spec in named_leaves(parts.model.abstract()).items():
+        is_trained = name not in parts.frozen
+        axes = [axis for part in placement(spec.letters, spec.shape, mesh) if part for axis in as_tuple(part)]
+        held = math.prod(spec.shape) / math.prod(mesh.shape[axis] for axis in axes)
+        for axis, n in splitting.items():
+            if axis in axes:
+                found[axis] += A * (2 + is_trained) * (n - 1) * held * width
+            elif is_trained:
+                found[axis] += A * 2 * (n - 1) / n * held * width
+    n = mesh.shape.get("tensor", 1)
+    if n > 1:
+        inner = innermost(config)
+        x = math.prod(batch["inputs"]["tokens"].shape) / ways(mesh) * inner.dims["D"] * width
+        sums = 6 if getattr(inner, "remat", "none") == "full" else 4
+        found["tensor"] = sums * inner.num_layers * x * 2 * (n - 1) / n
+    return found
+
+
+def as_tuple(part) -> tuple[str, ...]:
+    return part if isinstance(part, tuple) else (part,)
