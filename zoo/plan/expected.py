@@ -93,7 +93,7 @@ def memory(parts, config, batch, mesh, known: Held) -> Memory:
 
 
 def logits(parts, batch, mesh) -> float:
-    """Bytes of the logits of a batch that are there at a time: of all positions that are read, or of a chunk."""
+    """Bytes of the logits of a batch that are there at a time: of all that are read, or of a chunk."""
     positions = math.prod(batch["targets"].shape) / ways(mesh)
     rows = max((V for V, _ in tables(parts.model, mesh)), default=0.0)
     return min(positions * rows * 4, CHUNK_BYTES * parts.accumulate)
@@ -166,10 +166,8 @@ def kept(model, parts, config, batch, mesh) -> float:
     leaves, tree = jax.tree.flatten(batch)
     shapes = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
     found = residuals(model, parts.task, tree, shapes, bool(parts.carried_rows))
-    split = {innermost(config).dims.get(letter) for letter in "HF"} - {None}
-    tensor = mesh.shape.get("tensor", 1)
-    rows = leaves[0].shape[0] / ways(mesh)
-    return sum(rows * size / (tensor if split & set(shape) else 1) for shape, size in found)
+    rows = leaves[0].shape[0] / ways(mesh) / mesh.shape.get("tensor", 1)  # by heads, by width, or by positions
+    return rows * sum(size for _, size in found)
 
 
 @functools.cache
