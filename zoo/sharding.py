@@ -25,6 +25,7 @@ from typing import Any
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from zoo.errors import ConfigError
@@ -290,16 +291,26 @@ def pipeline_of(rows: int, mesh=None) -> tuple[int, int]:
     return stages, max(parts for parts in range(1, held + 1) if held % parts == 0 and parts <= 4 * stages)
 
 
-def on_stages(f: Callable, layers, whole):
-    """`f(layers, whole)` on each pipeline stage, with its own part of arrays [N, ...]; what the last stage
-    returns."""
+def on_stages(f: Callable, layers, rows, whole):
+    """`f(layers, rows, whole)` on each pipeline stage, with its own part of arrays [N, ...] and the same rows;
+    what the last stage returns. Gradients pass through the layers and the rows."""
+    stages = jax.sharding.get_abstract_mesh().shape["pipeline"]
+    # A copy a stage, as an array: the gradient is then a sum over it, which every compiler can spread, where that
+    # of one array for all stages is a sum in bfloat16 that the CPU's (jaxlib 0.10.2) dies of.
+    copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (stages, *x.shape)), rows)
+
+    def on_stage(layers, copies, whole):
+        found = f(layers, jax.tree.map(lambda x: x[0], copies), whole)
+        return jax.tree.map(lambda x: x[None], found)
+
+    own = PartitionSpec("pipeline")
     last = jax.shard_map(
-        lambda layers, whole: jax.tree.map(lambda x: x[None], f(layers, whole)),
-        in_specs=(PartitionSpec("pipeline"), PartitionSpec()),
-        out_specs=PartitionSpec("pipeline"),
+        on_stage,
+        in_specs=(own, own, PartitionSpec()),
+        out_specs=own,
         axis_names={"pipeline"},
         check_vma=False,
-    )(layers, whole)
+    )(layers, copies, whole)
     return jax.tree.map(lambda x: x[-1], last)
 
 

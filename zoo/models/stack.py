@@ -95,8 +95,8 @@ def pipelined(compute, in_axes, stages: int, parts: int, params, carry, rest):
     is_rows = [x.ndim > 0 and len(x) == rows for x in same]
     same = [split(x, parts) if of_rows else x for x, of_rows in zip(same, is_rows, strict=True)]
 
-    def on_stage(own, whole):
-        (params, own), (carries, same) = own, whole
+    def on_stage(layers, carries, same):
+        params, own = layers
         stage = jax.lax.axis_index("pipeline")
 
         def tick(state, time):
@@ -121,4 +121,4 @@ def pipelined(compute, in_axes, stages: int, parts: int, params, carry, rest):
         return done
 
     carries = jax.tree.map(lambda x: split(x, parts), carry)
-    return jax.tree.map(joined, on_stages(on_stage, (params, own), (carries, same)))
+    return jax.tree.map(joined, on_stages(on_stage, (params, own), carries, same))

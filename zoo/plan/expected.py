@@ -166,7 +166,9 @@ def kept(model, parts, config, batch, mesh) -> float:
     leaves, tree = jax.tree.flatten(batch)
     shapes = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
     found = residuals(model, parts.task, tree, shapes, bool(parts.carried_rows))
-    rows = leaves[0].shape[0] / ways(mesh) / mesh.shape.get("tensor", 1)  # by heads, by width, or by positions
+    rows = (
+        leaves[0].shape[0] / ways(mesh) / mesh.shape.get("tensor", 1)
+    )  # by heads, by width, or by positions
     return rows * sum(size for _, size in found)
 
 
