@@ -91,7 +91,7 @@ def _first(parts: TrainStep):
 @functools.cache
 def _initial(parts: TrainStep, mesh):
     """State 0 as `init_on` places it, made on one device: one program to compile for all meshes."""
-    return jax.device_put(_first(parts), sharding.shardings(parts.specs(), mesh))
+    return jax.device_put(_first(parts), parts.places(mesh))
 
 
 def initial(parts: TrainStep, mesh):

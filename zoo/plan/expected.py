@@ -25,7 +25,7 @@ import numpy as np
 
 from zoo.checkpoint import named_leaves
 from zoo.optim.finetune import without
-from zoo.plan.abstract import bytes_per_device
+from zoo.plan.abstract import bytes_per_device, offloaded_bytes
 from zoo.sharding import RULES, placement
 
 # What the backward pass of one layer holds at a time, over what its forward pass leaves it, by what is
@@ -40,6 +40,8 @@ class Memory:
     arguments: int
     """State and batch; the new state takes the old one's place."""
     temporary: int
+    host: int = 0
+    """Of its host's memory, for what is offloaded between steps."""
 
     @property
     def total(self) -> int:
@@ -69,7 +71,10 @@ def memory(parts, config, state, batch, mesh) -> Memory:
         if name.endswith("table") and spec.letters[0] == "V":
             V, D = spec.shape[0] / mesh.shape["tensor"], spec.shape[1]
             head = max(head, rows * V * 4 + V * D * (width + 2 * 4))
-    return Memory(arguments, int(stack + cast + max(head, layer + gradients)))
+    activations = stack + cast + max(head, layer + gradients)
+    offloaded = offloaded_bytes(state.opt_state)
+    update = gradients + offloaded if offloaded else 0
+    return Memory(arguments, int(max(activations, update)), offloaded)
 
 
 def positions_read(batch) -> int:

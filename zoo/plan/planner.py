@@ -54,6 +54,8 @@ class Plan:
     code_bytes: int
     total_bytes: int
     """Of all, where what takes another's place counts once."""
+    host_bytes: int
+    """Of the host's memory, a chip: what is offloaded, between steps and inside one."""
     estimated: expected.Memory
     model_flops: float
     compiled_flops: float
@@ -118,18 +120,18 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
     start = time.monotonic()
     with jax.set_mesh(mesh):
         lowered = parts.compiled(mesh).lower(state, batch)
-        try:
-            with quiet():
-                compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            asked = asked_for(str(error), estimated.arguments) or estimated.total
-            change = smallest_change(recipe, step_of, data, mesh, chip.hbm_bytes, asked / estimated.total)
-            raise ConfigError(
-                f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
-                f"{chip.hbm_bytes / GiB:.2f}; {change}"
-            ) from None
+    try:
+        with quiet():
+            compiled = lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = asked_for(str(error), estimated.arguments) or estimated.total
+        change = smallest_change(recipe, step_of, data, mesh, chip.hbm_bytes, asked / estimated.total)
+        raise ConfigError(
+            f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
+            f"{chip.hbm_bytes / GiB:.2f}; {change}"
+        ) from None
     compile_s = time.monotonic() - start
     used = compiled.memory_analysis()
     program = read_program(compiled.as_text())
@@ -152,6 +154,10 @@ def planned(request: Request, recipe, step_of: Callable, data) -> Plan:
         + used.output_size_in_bytes
         - used.alias_size_in_bytes
         + used.generated_code_size_in_bytes,
+        host_bytes=used.host_argument_size_in_bytes
+        + used.host_temp_size_in_bytes
+        + used.host_output_size_in_bytes
+        - used.host_alias_size_in_bytes,
         estimated=estimated,
         model_flops=recipe.model.flops_per_token(data.cfg.length).full * tokens / mesh.size,
         compiled_flops=flops,
