@@ -137,7 +137,9 @@ def train_in(run, recipe, dataset, stop, flags) -> dict | None:
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
 
         # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
-        state = checkpoints.restore(specs, mesh, note=lambda text: print(text, file=cluster.stderr()))
+        state = checkpoints.restore(
+            specs, mesh, note=lambda text: print(text, file=cluster.stderr()), places=parts.places(mesh)
+        )
         start = 0 if state is None else int(state.step)
         if start > recipe.steps:
             raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
@@ -228,6 +230,7 @@ def step_of(recipe, dataset, teacher=None) -> TrainStep:
         frozen=frozen,
         best=recipe.best,
         carried_rows=dataset.carried_rows,
+        offload=recipe.offload,
     )
 
 

@@ -216,7 +216,7 @@ def test_what_is_saved_on_any_mesh_is_restored_on_any_other(tmp_path):
 @eight_devices
 @pytest.mark.parametrize("axes", [{"pipeline": 2, "data": 2, "tensor": 2}], ids=str)
 def test_bfloat16_on_a_mesh(axes):
-    """Within bfloat16's rounding, 2^-9, of a loss's first values; jaxlib's CPU compiler died of a sum in it."""
+    """Within bfloat16's rounding, 2^-9, of a loss; the CPU's compiler of jaxlib died of a sum in it."""
     parts = parts_of(GPTConfig, model=tiny_model(GPTConfig, dropout_rate=0.0, dtype="bfloat16"))
     wanted = train(parts, mesh_of(), stop=2)[1]
     np.testing.assert_allclose(train(parts, on(axes), stop=2)[1], wanted, rtol=2**-9)

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import models, optim, schedules, sharding
+from zoo import models, optim, schedules
 from zoo.feed import place_rows
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.step import TrainStep
@@ -93,7 +93,7 @@ def _first(parts: TrainStep):
 @functools.cache
 def _initial(parts: TrainStep, mesh):
     """State 0 as `init_on` places it, made on one device: one program to compile for all meshes."""
-    return jax.device_put(_first(parts), sharding.shardings(parts.specs(), mesh))
+    return jax.device_put(_first(parts), parts.places(mesh))
 
 
 def initial(parts: TrainStep, mesh):

@@ -81,10 +81,11 @@ class Checkpoints:
         items = self._ocp.args.Composite(meta=self._ocp.args.JsonRestore())
         return self._manager.restore(step, args=items)["meta"]
 
-    def restore(self, specs, mesh, note: Callable[[str], None]):
+    def restore(self, specs, mesh, note: Callable[[str], None], places=None):
         """The newest intact state, laid out on `mesh`; None where nothing was ever saved.
 
-        `specs` is the tree of a whole train state, or of a part of it. Steps that cannot be read or
+        `specs` is the tree of a whole train state, or of a part of it; `places` are shardings where the
+        table's are not meant. Steps that cannot be read or
         whose sums differ are reported through `note` and passed over; the owner moves them aside, so
         that the run can save these steps again. Raises CheckpointError where there are steps and none
         is intact.
@@ -93,7 +94,7 @@ class Checkpoints:
         for step in reversed(found):
             state, wrong = None, "another process cannot read it"
             try:
-                state = self._restore(step, specs, mesh)
+                state = self._restore(step, specs, places or sharding.shardings(specs, mesh))
             except Exception as error:  # whatever a damaged file makes the reader raise
                 wrong = first_line(error)
             if not cluster.everywhere(state is not None):
@@ -120,9 +121,9 @@ class Checkpoints:
                 shutil.rmtree(aside / str(step), ignore_errors=True)
                 (self.folder / str(step)).rename(aside / str(step))
 
-    def _restore(self, step: int, specs, mesh):
+    def _restore(self, step: int, specs, places):
         leaves = self.meta(step)["leaves"]
-        places = named_leaves(sharding.shardings(specs, mesh))
+        places = named_leaves(places)
         template = {}
         for name, spec in named_leaves(specs).items():
             if name not in leaves:
@@ -196,6 +197,7 @@ def leaf_sums(tree, specs) -> dict[str, list[int]]:
 
 @functools.partial(jax.jit, static_argnums=1)
 def _visible_sums(leaves: list[Any], specs: tuple[ParamSpec, ...]):
+    leaves = jax.device_put(leaves, jax.memory.Space.Device)  # some may lie in the host's
     return [_sums(spec.visible(x)) for x, spec in zip(leaves, specs, strict=True)]
 
 

@@ -163,6 +163,8 @@ def specs(boxed) -> Any:
     return nn.meta.map_axis_meta(spec, boxed)
 
 
+HOST_MEMORY = "pinned_host"
+
 # --- placement ------------------------------------------------------------------------------------
 
 
@@ -211,6 +213,23 @@ def shardings(spec_tree, mesh: Mesh):
         return NamedSharding(mesh, placement(spec.letters, spec.shape, mesh, exact=name))
 
     return jax.tree_util.tree_map_with_path(place, spec_tree)
+
+
+def in_host_memory(placed, spec_tree, mesh):
+    """The shardings of `spec_tree`, with all arrays but numbers in memory of the host that devices address.
+
+    Raises ConfigError where the devices of `mesh` address none.
+    """
+    device = mesh.devices.flat[0] if isinstance(mesh, Mesh) else None
+    if device is not None and HOST_MEMORY not in {memory.kind for memory in device.addressable_memories()}:
+        raise ConfigError(
+            f"offload: this {device.platform} addresses no memory of its host ({HOST_MEMORY}); leave it out"
+        )
+
+    def move(place, spec):
+        return place.with_memory_kind(HOST_MEMORY) if spec.shape else place
+
+    return jax.tree.map(move, placed, spec_tree)
 
 
 def shardings_like(x, spec_tree):

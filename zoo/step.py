@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import optax
 from jax.tree_util import Partial
 
-from zoo import sharding
+from zoo import offload, sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
 from zoo.models.pure import Model
@@ -86,6 +86,8 @@ class TrainStep:
     """The metric whose best parameters are kept; empty: none are."""
     carried_rows: int = 0
     """Rows that go on from step to step, with the model's state; 0: every batch stands alone."""
+    offload: tuple[str, ...] = ()
+    """Parts of the state that lie in the host's memory between steps (zoo/offload.py)."""
 
     def init(self) -> TrainState:
         """State 0."""
@@ -121,13 +123,16 @@ class TrainStep:
         )
 
     def init_on(self, mesh) -> TrainState:
-        """State 0, every array made where the table places it."""
-        return jax.jit(self.init, out_shardings=sharding.shardings(self.specs(), mesh))()
+        """State 0, every array made where it lies between steps."""
+        return jax.jit(self.init, out_shardings=self.places(mesh))()
+
+    def places(self, mesh) -> TrainState:
+        """The sharding of every array of the state: by the table, and what is offloaded beside the device."""
+        return offload.places(self.specs(), mesh, self.offload)
 
     def compiled(self, mesh, teacher_params=None) -> Callable:
         """step(state, batch) -> (state, metrics), compiled once; the state that goes in is given up."""
-        out = (sharding.shardings(self.specs(), mesh), None)
-        compiled = jax.jit(self.step, donate_argnums=0, out_shardings=out)
+        compiled = jax.jit(self.step, donate_argnums=0, out_shardings=(self.places(mesh), None))
         if self.lesson is None:
             return compiled
         return lambda state, batch: compiled(state, batch, teacher_params)
@@ -164,6 +169,9 @@ class TrainStep:
             scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
             gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
 
+        if self.offload:
+            opt_state, gradients = offload.fetched(state.opt_state, gradients)
+            state = dataclasses.replace(state, opt_state=opt_state)
         trained = without(state.params, self.frozen)
         updates, opt_state = self.tx.update(gradients, state.opt_state, trained)
         params = overlaid(state.params, optax.apply_updates(trained, updates))

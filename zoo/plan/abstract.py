@@ -111,7 +111,7 @@ def placed_state(parts, mesh):
     return jax.tree.map(
         lambda spec, place: jax.ShapeDtypeStruct(spec.shape, spec.dtype, sharding=place),
         specs,
-        sharding.shardings(specs, mesh),
+        parts.places(mesh),
     )
 
 
@@ -125,11 +125,27 @@ def placed_batch(task, data: AbstractData, mesh):
 
 def bytes_per_device(tree, numbers=None) -> int:
     """Of arrays as shapes, what each device of a TPU holds, in tiles of 8 x 128 numbers as it lays them out;
-    `numbers` counts those of a shape where another device lays them out otherwise."""
+    `numbers` counts those of a shape where another device lays them out otherwise. What lies in the host's
+    memory does not count."""
     numbers = numbers or tiled_size
     return sum(
-        numbers(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize for x in jax.tree.leaves(tree)
+        numbers(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+        if not is_offloaded(x)
     )
+
+
+def offloaded_bytes(tree) -> int:
+    """What each device keeps in its host's memory, numbers laid side by side."""
+    return sum(
+        math.prod(x.sharding.shard_shape(x.shape)) * np.dtype(x.dtype).itemsize
+        for x in jax.tree.leaves(tree)
+        if is_offloaded(x)
+    )
+
+
+def is_offloaded(x) -> bool:
+    return x.sharding.memory_kind == sharding.HOST_MEMORY
 
 
 def tiled_size(shape: tuple[int, ...]) -> int:

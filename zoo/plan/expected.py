@@ -27,7 +27,7 @@ from jax.tree_util import Partial
 from zoo.checkpoint import named_leaves
 from zoo.losses import CHUNK_BYTES
 from zoo.optim.finetune import without
-from zoo.plan.abstract import bytes_per_device
+from zoo.plan.abstract import bytes_per_device, offloaded_bytes
 from zoo.sharding import RULES
 
 # Rows that shapes are asked for with: a prime that no dimension of a model is, so what has it counts rows.
@@ -49,6 +49,8 @@ class Memory:
     """State and batch; the new state takes the old one's place."""
     temporary: int
     """What lives at one time, without the holes between."""
+    host: int = 0
+    """Of its host's memory, for what is offloaded between steps."""
 
     @property
     def total(self) -> int:
@@ -65,6 +67,8 @@ class Held:
     gradients: int
     layer: float
     """One layer's weights, gathered."""
+    offloaded: int = 0
+    """Of the optimizer's state, in the host's memory between steps."""
 
 
 def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> Held:
@@ -76,6 +80,7 @@ def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> 
         cast=bytes_per_device(state.params, numbers) * width / 4 if width < 4 else 0.0,
         gradients=bytes_per_device(trained, numbers),
         layer=gathered_layer(parts.model, layers_of(config), width, mesh),
+        offloaded=offloaded_bytes(state.opt_state),
     )
 
 
@@ -88,8 +93,9 @@ def memory(parts, config, batch, mesh, known: Held) -> Memory:
     moments = (
         waiting + scores + table(parts, config, mesh),
         waiting + scores * outlives_layers(parts.model, mesh) + known.layer + inside + gradients,
+        (known.gradients + known.offloaded) * bool(known.offloaded),  # the update, with the state beside it
     )
-    return Memory(known.arguments, int(max(moments)))
+    return Memory(known.arguments, int(max(moments)), known.offloaded)
 
 
 def logits(parts, batch, mesh) -> float:

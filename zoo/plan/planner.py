@@ -49,6 +49,8 @@ class Plan:
     """Of all, where what takes another's place counts once."""
     live_bytes: int
     """Arguments and what lives at one time beside them: the rest is holes between arrays, and the program."""
+    host_bytes: int
+    """Of the host's memory, a chip: what is offloaded, between steps and inside one."""
     estimated: expected.Memory
     model_flops: float
     compiled_flops: float
@@ -160,6 +162,10 @@ def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> 
         - used.alias_size_in_bytes
         + used.generated_code_size_in_bytes,
         live_bytes=used.peak_memory_in_bytes,
+        host_bytes=used.host_argument_size_in_bytes
+        + used.host_temp_size_in_bytes
+        + used.host_output_size_in_bytes
+        - used.host_alias_size_in_bytes,
         estimated=estimated,
         model_flops=recipe.model.flops_per_token(data.cfg.length).full * tokens / mesh.size,
         compiled_flops=flops,

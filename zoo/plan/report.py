@@ -24,6 +24,7 @@ def record(plan) -> dict[str, Any]:
         "total_bytes": plan.total_bytes,
         "live_bytes": plan.live_bytes,
         "hbm_bytes": plan.chip.hbm_bytes,
+        "host_bytes": plan.host_bytes,
         "estimated_bytes": plan.estimated.total,
         "model_flops": plan.model_flops,
         "compiled_flops": plan.compiled_flops,
@@ -113,6 +114,7 @@ def lines(plan) -> list[str]:
         f"{gib(plan.output_bytes)} output (in the state's place), {gib(plan.code_bytes)} program",
         f"         at one time {gib(plan.live_bytes)}, the rest holes between arrays; closed form, without "
         f"compiling: {gib(plan.estimated.total)}, of it {gib(plan.estimated.arguments)} state and batch",
+        *([f"host     {gib(plan.host_bytes)} of its memory a chip, offloaded"] if plan.host_bytes else []),
         f"FLOPs    a chip and step: {plan.compiled_flops:.4g} in the compiled matmuls, "
         f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}",
         f"traffic  {plan.memory_bytes:.4g} bytes between a chip and its memory, at least",

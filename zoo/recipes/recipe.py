@@ -8,7 +8,7 @@ import functools
 import math
 import re
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from zoo.cluster import ClusterConfig
 from zoo.data import SOURCES, DataConfig
@@ -72,6 +72,8 @@ class Recipe:
     """Largest global norm of the gradient; 0 does not clip."""
     average_decay: float = 0.0
     """Decay of a moving average of the parameters, used for evaluation; 0 keeps none."""
+    offload: tuple[Literal["optimizer"], ...] = ()
+    """What lies in the host's memory between steps, to spare the devices': the optimizer's state."""
     seed: int = 0
     """Of initial values, dropout and the order of the data."""
     name: str = ""
@@ -209,6 +211,7 @@ EXEMPT = {
     ),
     *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
+    "offload",
     *("sample_prompt", "sample_tokens", "steps", "patience"),
 }
 # What decides which parameters are the best, and so is no mere watching where a run keeps those.
