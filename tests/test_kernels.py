@@ -71,6 +71,8 @@ CHOICES = [
         {},
         "splash: TPU, causal, a window of 9, packed documents or causal, packed documents",
     ),
+    (Causal() & Choice(IS_LOCAL, Window(0), All()), TPU, {}, "splash: TPU, causal"),
+    (Window(0), TPU, {}, "splash: TPU, nothing is seen"),
     # Accepted on an NVIDIA GPU.
     (Causal(), HOPPER, {}, "cuDNN: GPU, causal"),
     (Causal(), AMPERE, {"dtype": "float16", "K": 128, "T": 7}, "cuDNN: GPU, causal"),

@@ -61,12 +61,12 @@ def choice(
     arrays = (q_BTHK, k_BSJK, v_BSJK)
     reasons = against_any(*arrays, kernel=kernel, mesh=mesh, rate=dropout_rate, has_positions=has_positions)
     try:
-        seen = [Seen.of(one) for one in alternatives(sees)]
+        seen = [one for one in map(Seen.of, alternatives(sees)) if not one.is_nothing]
     except ValueError as unknown:
         reasons, seen = [*reasons, str(unknown)], []
     for reason in (*reasons, *against(*arrays, target=target, cap=cap, seen=seen)):
         return Chosen(XLA, reason)
-    told = " or ".join(dict.fromkeys(map(str, seen)))
+    told = " or ".join(dict.fromkeys(map(str, seen))) or "nothing is seen"
     return Chosen(kernel, f"{target}, {told}")
 
 
