@@ -118,7 +118,7 @@ def against_cudnn(q_BTHK, k_BSJK, v_BSJK, *, target, cap, seen) -> Iterable[str]
         yield f"scores capped at {cap:g}, which {CUDNN} would leave out"
     for one in seen:
         if one.segments is not None:
-            yield f"packed documents, which {CUDNN} would mix; data.layout=stream uses it"
+            yield f"packed documents, which {CUDNN} would mix; another data.layout uses it"
         if one.window is not None and not one.causal:
             yield f"a window on both sides, which {CUDNN} has not"
         if one.window is not None and one.lengths is not None:
