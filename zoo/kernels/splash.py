@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 BLOCK = 128  # lengths are filled up to a multiple of it, the width of a TPU's vector unit
 LARGEST = 512  # positions of a block, as in MaxText: its scores are 1 MiB of float32
-WIDEST = 512  # heads; the widest that was compiled (v5e, libtpu 0.0.42.1, as was every width tried below)
+WIDEST = 512  # heads; the widest that was compiled (v5e, v5p and v6e, libtpu 0.0.42.1)
 
 
 def attention(q_BTHK, k_BTJK, v_BTJK, seen, *, scale: float, cap: float, interpret: bool = False):
