@@ -73,6 +73,8 @@ CHOICES = [
         {},
         "splash: TPU, causal, a window of 9, packed documents or causal, packed documents",
     ),
+    (Causal() & Choice(IS_LOCAL, Window(0), All()), TPU, {}, "splash: TPU, causal"),
+    (Window(0), TPU, {}, "splash: TPU, nothing is seen"),
     # Accepted on an NVIDIA GPU.
     (Causal(), HOPPER, {}, "cuDNN: GPU, causal"),
     (Causal(), AMPERE, {"dtype": "float16", "K": 128, "T": 7}, "cuDNN: GPU, causal"),
@@ -148,7 +150,7 @@ CHOICES = [
     (Causal(), AMPERE, {"K": 256}, "XLA: heads 256 wide, cuDNN's is for multiples of 8 up to 128"),
     (Causal(), HOPPER, {"K": 20}, "XLA: heads 20 wide, cuDNN's is for multiples of 8 up to 256"),
     (Causal(), HOPPER, {"cap": 50.0}, "XLA: scores capped at 50, which cuDNN would leave out"),
-    (PACKED, HOPPER, {}, "XLA: packed documents, which cuDNN would mix; data.layout=stream uses it"),
+    (PACKED, HOPPER, {}, "XLA: packed documents, which cuDNN would mix; another data.layout uses it"),
     (Window(9), HOPPER, {}, "XLA: a window on both sides, which cuDNN has not"),
     (
         Causal() & Window(9) & READ,

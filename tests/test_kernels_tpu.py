@@ -21,6 +21,7 @@ prepare()
 import jax
 import train
 from zoo import kernels
+from zoo.models.decoder_config import DecoderConfig
 from zoo.models.gpt import GPTConfig
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.recipes import CONFIGS
@@ -29,10 +30,10 @@ from zoo.mesh import MeshConfig
 mesh = mesh_over(devices_of("v5e:2x4"), MeshConfig(data=2, fsdp=2, tensor=2))
 
 
-def lowered(layout="packed", **changes):
+def lowered(kind, **changes):
     sizes = {"vocab_size": 256, "max_length": 256, "num_layers": 2, "num_heads": 4, "d_model": 128}
-    model = GPTConfig(**(sizes | {"dropout_rate": 0.0, "dtype": "bfloat16"} | changes))
-    rows = {"tokenizer": "byte", "vocab_size": 0, "length": 256, "batch_size": 8, "layout": layout}
+    model = kind(**(sizes | {"dropout_rate": 0.0, "dtype": "bfloat16"} | changes))
+    rows = {"tokenizer": "byte", "vocab_size": 0, "length": 256, "batch_size": 8, "layout": "packed"}
     recipe = CONFIGS["gpt_stdlib"]
     recipe = dataclasses.replace(recipe, model=model, data=dataclasses.replace(recipe.data, **rows))
     data = abstract_data(recipe)
@@ -42,23 +43,27 @@ def lowered(layout="packed", **changes):
         return parts.compiled(mesh).lower(state, batch), reasons
 
 
-packed, reasons = lowered(remat="full")
-with quiet():
-    compiled = packed.compile().as_text()
-dropped, why = lowered(dropout_rate=0.1)
+def counted(kind, **changes):
+    program, reasons = lowered(kind, **changes)
+    with quiet():
+        text = program.compile().as_text()
+    calls, scores = text.count('custom_call_target="tpu_custom_call"'), text.count("[2,2,256,256]")
+    return {"calls": calls, "scores": scores, "reasons": sorted(set(reasons))}
+
+
+local = {"pattern": "LG", "window": 100, "num_kv_heads": 2, "d_ff": 128, "score_cap": 50.0}
+dropped, reasons = lowered(GPTConfig, dropout_rate=0.1)
 print(json.dumps({
-    "calls": compiled.count('custom_call_target="tpu_custom_call"'),
-    "scores": compiled.count("[2,2,256,256]"),
-    "reasons": sorted(set(reasons)),
-    "calls_with_dropout": dropped.as_text().count("tpu_custom_call"),
-    "why": sorted(set(why)),
+    "gpt": counted(GPTConfig, remat="full"),
+    "decoder": counted(DecoderConfig, **local),
+    "dropout": {"calls": dropped.as_text().count("tpu_custom_call"), "reasons": sorted(set(reasons))},
 }))
 """
 
 
 @pytest.mark.plan
 @pytest.mark.skipif(not has_libtpu, reason='needs the TPU compiler: pip install -e ".[plan]"')
-def test_packed_rows_of_a_gpt_on_eight_tpus_take_the_kernel_and_those_with_dropout_do_not(tmp_path):
+def test_packed_rows_on_eight_tpus_take_the_kernel_and_those_with_dropout_do_not(tmp_path):
     environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM],
@@ -69,9 +74,11 @@ def test_packed_rows_of_a_gpt_on_eight_tpus_take_the_kernel_and_those_with_dropo
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
-    # Forward, forward again as all is recomputed, back to queries, and back to keys and values.
-    assert told["calls"] == 4
-    assert told["scores"] == 0  # two rows and two heads a device
-    assert told["reasons"] == ["splash: TPU, causal, packed documents"]
-    assert told["calls_with_dropout"] == 0
-    assert [reason.partition(",")[0] for reason in told["why"]] == ["XLA: dropout of attention weights"]
+    # Forward, forward again as all is recomputed, back to queries, back to keys and values; of the decoder
+    # all but the second, with the window and without. Scores would be of two rows and two heads a device.
+    packed = "causal, packed documents"
+    assert told["gpt"] == {"calls": 4, "scores": 0, "reasons": [f"splash: TPU, {packed}"]}
+    windows = f"splash: TPU, causal, a window of 100, packed documents or {packed}"
+    assert told["decoder"] == {"calls": 6, "scores": 0, "reasons": [windows]}
+    assert told["dropout"]["calls"] == 0
+    assert told["dropout"]["reasons"][0].startswith("XLA: dropout of attention weights")

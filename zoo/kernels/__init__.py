@@ -25,7 +25,7 @@ __all__ = [
     *("attend", "choice", "chosen", "noted", "only_xla", "target"),
 ]
 
-KERNELS = {CUDNN: cudnn.attention, SPLASH: splash.attention}
+KERNELS: dict[str, Callable] = {CUDNN: cudnn.attention, SPLASH: splash.attention}
 
 _tell: contextvars.ContextVar[Callable[[Chosen], None] | None] = contextvars.ContextVar("tell", default=None)
 _only_xla: contextvars.ContextVar[bool] = contextvars.ContextVar("only_xla", default=False)
@@ -88,7 +88,7 @@ def on_one_device(kernel: Callable, q_BTHK, k_BTJK, v_BTJK, sees: Sees, *, scale
 
     def of(sees: Sees):
         seen = Seen.of(sees)
-        if seen.window is not None and seen.window < 1:
+        if seen.is_nothing:
             return jnp.zeros_like(q_BTHK)
         out_BTHK = kernel(q_BTHK, k_BTJK, v_BTJK, seen, scale=scale, cap=cap)
         if not seen.may_be_nothing:

@@ -62,12 +62,12 @@ def choice(
     arrays = (q_BTHK, k_BSJK, v_BSJK)
     reasons = against_any(*arrays, kernel=kernel, mesh=mesh, rate=dropout_rate, has_positions=has_positions)
     try:
-        seen = [Seen.of(one) for one in alternatives(sees)]
+        seen = [one for one in map(Seen.of, alternatives(sees)) if not one.is_nothing]
     except ValueError as unknown:
         reasons, seen = [*reasons, str(unknown)], []
     for reason in (*reasons, *against(*arrays, target=target, cap=cap, seen=seen)):
         return Chosen(XLA, reason)
-    told = " or ".join(dict.fromkeys(map(str, seen)))
+    told = " or ".join(dict.fromkeys(map(str, seen))) or "nothing is seen"
     return Chosen(kernel, f"{target}, {told}")
 
 
@@ -120,7 +120,7 @@ def against_cudnn(q_BTHK, k_BSJK, v_BSJK, *, target, cap, seen) -> Iterable[str]
         yield f"scores capped at {cap:g}, which {CUDNN} would leave out"
     for one in seen:
         if one.segments is not None:
-            yield f"packed documents, which {CUDNN} would mix; data.layout=stream uses it"
+            yield f"packed documents, which {CUDNN} would mix; another data.layout uses it"
         if one.window is not None and not one.causal:
             yield f"a window on both sides, which {CUDNN} has not"
         if one.window is not None and one.lengths is not None:

@@ -79,6 +79,11 @@ class Seen:
         )
 
     @property
+    def is_nothing(self) -> bool:
+        """Whether no position sees anything, as of the window of a model that has no layers with windows."""
+        return self.window is not None and self.window < 1
+
+    @property
     def may_be_nothing(self) -> bool:
         """Whether some position may see nothing, not even itself."""
         return self.segments is not None or self.lengths is not None

@@ -5,12 +5,14 @@ The kernel takes one row; a vmap gives it the batch. Segments and lengths become
 that nobody may see has id 0. A row is filled up to whole blocks with positions of id 0, cut off again.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 
 BLOCK = 128  # lengths are filled up to a multiple of it, the width of a TPU's vector unit
 LARGEST = 512  # positions of a block, as in MaxText: its scores are 1 MiB of float32
-WIDEST = 512  # heads; the widest that was compiled (v5e, libtpu 0.0.42.1, as was every width tried below)
+WIDEST = 512  # heads; the widest that was compiled (v5e, v5p and v6e, libtpu 0.0.42.1)
 
 
 def attention(q_BTHK, k_BTJK, v_BTJK, seen, *, scale: float, cap: float, interpret: bool = False):
@@ -23,9 +25,10 @@ def attention(q_BTHK, k_BTJK, v_BTJK, seen, *, scale: float, cap: float, interpr
     size = T + padding
     block = max(size_of for size_of in range(BLOCK, LARGEST + 1, BLOCK) if size % size_of == 0)
     names = ("q", "kv", "kv_compute", "q_dkv", "kv_dkv", "kv_dkv_compute", "q_dq", "kv_dq")
+    blocks: dict[str, Any] = {f"block_{name}": block for name in names}
     kernel = library.make_splash_mha(
         library.MultiHeadMask([mask_of(library, seen, size)] * H),
-        block_sizes=library.BlockSizes(**{f"block_{name}": block for name in names}),
+        block_sizes=library.BlockSizes(**blocks),
         attn_logits_soft_cap=cap or None,
         head_shards=1,
         q_seq_shards=1,
