@@ -30,6 +30,10 @@ PARAMETERS = {
     "llama3.1_405b": 405_853_388_800,
     "llama3.2_1b": 1_235_814_400,
     "mistral_7b": 7_241_732_096,
+    "mixtral_8x7b": 46_702_792_704,
+    "mixtral_8x22b": 140_620_634_112,
+    "qwen3_30b_a3b": 30_532_122_624,
+    "olmoe_1b_7b": 6_919_161_856,
     "qwen2.5_0.5b": 494_032_768,
     "qwen2.5_1.5b": 1_543_714_304,
     "qwen3_0.6b": 596_049_920,
@@ -69,6 +73,7 @@ def golden(case: str) -> dict[str, np.ndarray]:
 def settings_in(case: str) -> dict:
     """The config.json of a golden's model."""
     kinds = {"Llama": "llama", "Qwen3": "qwen3", "Olmo2": "olmo2", "Gemma2": "gemma2"}
+    kinds |= {"Mixtral": "mixtral", "Qwen3Moe": "qwen3_moe", "Olmoe": "olmoe"}
     kinds |= {"Gemma3": "gemma3_text", "GPTNeoX": "gpt_neox", "Mistral": "mistral", "Qwen2": "qwen2"}
     name, settings = goldens.CASES[case]
     return settings | {"model_type": kinds[name]}
@@ -135,7 +140,8 @@ def test_settings_go_there_and_back_unchanged(case):
     assert settings_of(found, (), "") == written
 
 
-CLASSES = {"llama": "Llama", "smollm": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3": "Qwen3"}
+CLASSES = {"llama": "Llama", "smollm": "Llama", "mistral": "Mistral", "qwen2": "Qwen2", "qwen3_0": "Qwen3"}
+CLASSES |= {"qwen3_8": "Qwen3", "qwen3_30b": "Qwen3Moe", "mixtral": "Mixtral", "olmoe": "Olmoe"}
 CLASSES |= {"olmo2": "Olmo2", "gemma2": "Gemma2", "gemma3": "Gemma3", "pythia": "GPTNeoX"}
 
 

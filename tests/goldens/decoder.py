@@ -56,7 +56,17 @@ CASES["neox"] = (
     | {"vocab_size": 45, "hidden_size": 16, "num_hidden_layers": 3}
     | {"num_attention_heads": 2, "intermediate_size": 14, "rotary_pct": 0.5, "max_position_embeddings": 128},
 )
-RECORDED = ("llama3", "qwen3", "olmo2", "gemma2", "gemma3", "neox")
+CASES |= {
+    "mixtral": ("Mixtral", SIZES | {"num_local_experts": 5, "num_experts_per_tok": 2}),
+    "qwen3_moe": (
+        "Qwen3Moe",
+        SIZES
+        | {"head_dim": 6, "moe_intermediate_size": 10, "num_experts": 6, "num_experts_per_tok": 3}
+        | {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 4},
+    ),
+    "olmoe": ("Olmoe", SIZES | {"num_experts": 6, "num_experts_per_tok": 3}),
+}
+RECORDED = ("llama3", "qwen3", "olmo2", "gemma2", "gemma3", "neox", "mixtral", "qwen3_moe", "olmoe")
 LENGTHS = (13, 7, 4)  # of three rows; what is behind them is not compared
 
 
@@ -117,13 +127,37 @@ def random_net(case: str):
     import torch
 
     model, config = classes(case)
-    net = model(config(**CASES[case][1], attn_implementation="eager")).double().eval()
-    parameters = dict(net.named_parameters())
-    drawn = weights(case, {name: tuple(x.shape) for name, x in parameters.items()})
+    ways = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others have no float64
+    net = model(config(**CASES[case][1], **ways)).double().eval()
+    drawn = weights(case, {name: tuple(x.shape) for name, x in tensors_of(net, case).items()})
     with torch.no_grad():
-        for name, x in parameters.items():
+        for name, x in tensors_of(net, case).items():
             x.copy_(torch.tensor(drawn[name]))
     return net
+
+
+def tensors_of(net, case: str, gradients: bool = False) -> dict:
+    """The parameters, or their gradients, as files hold them: parts of what the newest code puts together."""
+    found = {}
+    for name, x in net.named_parameters():
+        found |= apart(case, name, x.grad if gradients else x.data)
+    return found
+
+
+def apart(case: str, name: str, x) -> dict:
+    """{name in files: its part} of a parameter; of experts the gate lies before the way up."""
+    if case == "mixtral":
+        name = name.replace(".mlp.", ".block_sparse_moe.")
+    stem, _, last = name.rpartition(".")
+    if not stem.endswith(".experts"):
+        return {name: x}
+    called = {"gate": "w1", "up": "w3", "down": "w2"} if case == "mixtral" else {}
+    parts = last.removesuffix("_proj").split("_")  # gate_up, or down
+    return {
+        f"{stem}.{number}.{called.get(part, f'{part}_proj')}.weight": piece
+        for number, expert in enumerate(x)
+        for part, piece in zip(parts, expert.chunk(len(parts)), strict=True)
+    }
 
 
 def published(case: str, name: str) -> str:
@@ -145,7 +179,10 @@ def results(net, case: str) -> dict[str, np.ndarray]:
     return {
         "logits": logits.detach().numpy()[batch(case)["mask"]],
         "loss": loss.detach().numpy(),
-        **{f"gradient/{published(case, name)}": x.grad.numpy() for name, x in net.named_parameters()},
+        **{
+            f"gradient/{published(case, name)}": x.numpy()
+            for name, x in tensors_of(net, case, gradients=True).items()
+        },
     }
 
 
@@ -160,7 +197,7 @@ def main() -> None:
         with doubled():
             net = random_net(case)
         got = results(net, case)
-        drawn = {name: x.detach().numpy() for name, x in sorted(net.named_parameters())}
+        drawn = {name: x.numpy() for name, x in sorted(tensors_of(net, case).items())}
         found |= {f"{case}/{name}": thinned(x) for name, x in got.items()}
         found[f"{case}/digest"] = np.array(digest(drawn))
     np.savez_compressed(FILE, **found)

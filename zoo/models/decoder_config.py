@@ -175,7 +175,8 @@ class DecoderConfig:
 
     def flops_per_token(self, length: int) -> FlopsPerToken:
         """Forward and backward of one token in rows of `length`: 6 a parameter that is multiplied (the table
-        of words once, as output; of the experts those that are picked), and for scores and mixing 12 H K a position seen.
+        of words once, as output; of the experts the picked ones), and for scores and mixing 12 H K a position
+        seen.
 
         Counted in full a layer sees r positions, its window or the row; of those the causal ones are
         r - r^2 / (2 T) on average, half the row without a window.

@@ -4,6 +4,7 @@ counts of parameters in tests."""
 import dataclasses
 
 from zoo.models.decoder_config import DecoderConfig
+from zoo.models.experts import Experts
 from zoo.rotary import Llama3
 
 LLAMA3 = DecoderConfig()
@@ -32,6 +33,9 @@ SMOLLM = DecoderConfig(  # Allal et al. 2024
 MISTRAL = DecoderConfig(  # Jiang et al. 2023, arXiv 2310.06825
     vocab_size=32_000, max_length=32_768, rotary_base=10_000.0, pattern="L", window=4_096
 )
+MIXTRAL = dataclasses.replace(  # Jiang et al. 2024, arXiv 2401.04088
+    MISTRAL, rotary_base=1_000_000.0, pattern="G", window=0, experts=Experts()
+)
 QWEN25 = DecoderConfig(  # Qwen team 2024, arXiv 2412.15115
     vocab_size=151_936,
     max_length=32_768,
@@ -57,6 +61,16 @@ QWEN3 = dataclasses.replace(  # Qwen team 2025, arXiv 2505.09388
     qk_norm="head",
     biases="none",
 )
+QWEN3_MOE = dataclasses.replace(  # the same
+    QWEN3,
+    num_layers=48,
+    num_heads=32,
+    num_kv_heads=4,
+    d_model=2_048,
+    d_ff=768,
+    experts=Experts(128, 8),
+    tied=False,
+)
 OLMO2 = DecoderConfig(  # OLMo team 2024, arXiv 2501.00656
     vocab_size=100_352,
     max_length=4_096,
@@ -65,6 +79,18 @@ OLMO2 = DecoderConfig(  # OLMo team 2024, arXiv 2501.00656
     norms="after",
     norm_epsilon=1e-6,
     qk_norm="width",
+)
+OLMOE = DecoderConfig(  # Muennighoff et al. 2024, arXiv 2409.02060
+    vocab_size=50_304,
+    max_length=4_096,
+    num_layers=16,
+    num_heads=16,
+    num_kv_heads=16,
+    d_model=2_048,
+    d_ff=1_024,
+    experts=Experts(64, 8, normalised=False),
+    qk_norm="width",
+    rotary_base=10_000.0,
 )
 GEMMA2 = DecoderConfig(  # Gemma team 2024, arXiv 2408.00118
     vocab_size=256_000,
@@ -127,13 +153,19 @@ SIZES = {
     "llama3.1_405b": _llama31(LLAMA3, num_layers=126, num_heads=128, d_model=16_384, d_ff=53_248),
     "llama3.2_1b": _llama31(LLAMA3, 32.0, num_layers=16, d_model=2_048, d_ff=8_192, tied=True),
     "mistral_7b": MISTRAL,
+    "mixtral_8x7b": MIXTRAL,
+    "mixtral_8x22b": dataclasses.replace(
+        MIXTRAL, max_length=65_536, num_layers=56, num_heads=48, d_model=6_144, d_ff=16_384
+    ),
     "qwen2.5_0.5b": QWEN25,
     "qwen2.5_1.5b": dataclasses.replace(QWEN25, num_layers=28, num_heads=12, d_model=1_536, d_ff=8_960),
     "qwen3_0.6b": QWEN3,
     "qwen3_8b": dataclasses.replace(
         QWEN3, num_layers=36, num_heads=32, d_model=4_096, d_ff=12_288, tied=False
     ),
+    "qwen3_30b_a3b": QWEN3_MOE,
     "olmo2_7b": OLMO2,
+    "olmoe_1b_7b": OLMOE,
     "gemma2_2b": GEMMA2,
     "gemma2_27b": dataclasses.replace(
         GEMMA2,

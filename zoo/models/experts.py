@@ -71,7 +71,7 @@ class Experts:
 
 
 class ExpertsMLP(nn.Module):
-    """The layer. Model.watched sees its `gauges`, how evenly tokens are spread, and the `penalty` for that."""
+    """The layer. Model.watched sees its `gauges`, how evenly tokens spread, and the `penalty` for that."""
 
     config: Any
 
@@ -217,7 +217,7 @@ def layout(chosen, X: int, rows: int):
     sorted_begins = jnp.append(jnp.cumsum(count_X) - count_X, 0)
     expert = expert[order]
     row = begins[expert] + jnp.arange(A) - sorted_begins[expert]
-    row = jnp.where(expert < X, row, S)
+    row = jnp.where(expert < X, row, S).astype(jnp.int32)
     place = jnp.zeros(A, jnp.int32).at[order].set(row, unique_indices=True)
     pick_S = jnp.full(S, A, jnp.int32).at[row].set(order, mode="drop")
     return place, pick_S, size_X

@@ -7,6 +7,7 @@
     ModernBertForMaskedLM, ModernBertModel           ModernBERTConfig
     GPT2LMHeadModel, GPT2Model                       GPTConfig
     Llama-, Mistral-, Qwen2-, Qwen3-, Olmo2-, Gemma2-, Gemma3ForCausalLM, ...Model    DecoderConfig
+    Mixtral-, Qwen3Moe-, OlmoeForCausalLM, ...Model  the same with experts
     GPTNeoXForCausalLM, GPTNeoXModel                 NeoXConfig
 
 A family is a module with config_from_hf, config_to_hf, places and recognised: bert, modernbert, gpt2,
@@ -29,7 +30,7 @@ from zoo.models.pretraining import PretrainingConfig
 from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained import bert, decoder, gpt2, modernbert, neox
-from zoo.pretrained.decoder_settings import CLASSES as DECODERS
+from zoo.pretrained.decoder_families import CLASSES as DECODERS
 from zoo.pretrained.settings import labels_in, setting
 
 

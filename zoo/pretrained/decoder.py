@@ -12,14 +12,17 @@
     lm_head.weight [V, D]                               head/table [V, D], where it is not the words' table
 
 Kernels are [out, in] there (torch's Linear) and [in, out] here. Numbers are copied, never rounded: half
-precision becomes float32, float64 stays. decoder_settings.py reads and writes config.json.
+precision becomes float32, float64 stays. decoder_settings.py reads and writes config.json, experts.py names
+experts.
 """
 
+import itertools
 import math
 
 import numpy as np
 
 from zoo.models.decoder_config import DecoderConfig
+from zoo.pretrained import experts
 from zoo.pretrained.decoder_settings import config_from_hf, config_to_hf, dialect_of
 from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
 from zoo.pretrained.tensors import named_specs
@@ -30,12 +33,11 @@ PREFIX = "model."  # a bare ...Model's names are without it
 HEAD, WORDS = "lm_head.weight", "model.embed_tokens.weight"
 BUFFERS = ("rotary_emb.inv_freq",)  # which old files carry
 
-# {place here: name there}; {n} counts layers.
+# {place here: name there}; {n} counts layers. Feed-forward layers are in experts.py.
 OUTER = {"tokens": "model.embed_tokens", "norm": "model.norm", "head": "lm_head"}
 ATTENTION = {"query": "q_proj", "key": "k_proj", "value": "v_proj", "out": "o_proj"}
 ATTENTION |= {"query_norm": "q_norm", "key_norm": "k_norm"}
-BLOCK = {f"mlp/{part}": f"mlp.{part}_proj" for part in ("gate", "up", "down")}
-BLOCK |= {f"attention/{place}": f"self_attn.{name}" for place, name in ATTENTION.items()}
+BLOCK = {f"attention/{place}": f"self_attn.{name}" for place, name in ATTENTION.items()}
 NORMS = {  # by where they stand; a name may mean two places
     "before": {"attention_in": "input_layernorm", "mlp_in": "post_attention_layernorm"},
     "after": {"attention_out": "post_attention_layernorm", "mlp_out": "post_feedforward_layernorm"},
@@ -48,23 +50,31 @@ def places(config) -> dict[str, Place]:
     """Every tensor's name to its place, of a Decoder or of a head over one."""
     decoder, inside = getattr(config, "encoder", config), "encoder/" if hasattr(config, "encoder") else ""
     norms = {f"{place}_norm": name for place, name in NORMS[decoder.norms].items()}
-    names = OUTER | {
-        f"blocks/{place}": f"model.layers.{{n}}.{name}" for place, name in (BLOCK | norms).items()
-    }
+    block = BLOCK | norms | experts.names(dialect_of(decoder))
+    names = OUTER | {f"blocks/{place}": f"model.layers.{{n}}.{name}" for place, name in block.items()}
     found = {}
     for path, spec in named_specs(config)[0].items():
         place, _, leaf = path.removeprefix(inside).rpartition("/")
         if not path.startswith(inside) or place not in names:  # another head
             continue
         suffix = "bias" if leaf == "b" else "weight"
-        for row in range(decoder.num_layers) if spec.letters[0] == "N" else [...]:
-            found[f"{names[place]}.{suffix}".format(n=row)] = place_of(path, row, spec)
+        for row in rows_of(spec):
+            n, x = row if isinstance(row, tuple) else (row, None)
+            found[f"{names[place]}.{suffix}".format(n=n, x=x)] = place_of(path, row, spec)
     return found
+
+
+def rows_of(spec) -> list:
+    """The parts of an array that are tensors there: layers, experts (layer, expert), or all of it."""
+    if spec.letters.startswith("NX"):
+        return list(itertools.product(*map(range, spec.visible_shape[:2])))
+    return list(range(spec.visible_shape[0])) if spec.letters.startswith("N") else [...]
 
 
 def place_of(path: str, row, spec) -> Place:
     """An array's tensor there: a kernel's summed letters last, its new ones first, each as one."""
-    shape = spec.visible_shape if row is ... else spec.visible_shape[1:]
+    stacked = len(spec.letters) - len(spec.letters.lstrip("NX"))
+    shape = spec.visible_shape[stacked:]
     if path.endswith("/table"):
         return Place((path,), row, shape)
     into, out = shape[: spec.contracted], shape[spec.contracted :]

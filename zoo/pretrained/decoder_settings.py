@@ -1,98 +1,25 @@
-"""config.json of today's decoders, to DecoderConfig and back.
-
-A family is a model_type: what its models always are, and what a config.json means that leaves a setting out,
-which is what transformers takes then.
-"""
+"""config.json of today's decoders, to DecoderConfig and back; decoder_families.py says what each means."""
 
 import dataclasses
-from dataclasses import dataclass, field
 from typing import Any
 
 from zoo.errors import CheckpointError, ConfigError, nearest
 from zoo.models.decoder_config import DecoderConfig
+from zoo.pretrained.decoder_families import (
+    ACTIVATIONS,
+    ALIKE,
+    CLASSES,
+    COMPUTED,
+    FAMILIES,
+    FIXED,
+    KINDS,
+    NAMES,
+    NONE,
+    USUAL,
+)
+from zoo.pretrained.experts import experts_from_hf, experts_to_hf
 from zoo.pretrained.rotary import rotary_from_hf, rotary_to_hf
 from zoo.pretrained.settings import setting
-
-NAMES = {  # ours: theirs
-    "vocab_size": "vocab_size",
-    "max_length": "max_position_embeddings",
-    "num_layers": "num_hidden_layers",
-    "num_heads": "num_attention_heads",
-    "num_kv_heads": "num_key_value_heads",
-    "d_model": "hidden_size",
-    "d_head": "head_dim",
-    "d_ff": "intermediate_size",
-    "norm_epsilon": "rms_norm_eps",
-    "tied": "tie_word_embeddings",
-    "dropout_rate": "attention_dropout",
-}
-ACTIVATIONS = {  # theirs: ours. The first name of each of ours is the one written.
-    "silu": "silu",
-    "swish": "silu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "gelu": "gelu",
-    "relu": "relu",
-}
-KINDS = {"full_attention": "G", "sliding_attention": "L"}
-# What zoo's Decoder is and cannot be otherwise.
-FIXED = {"mlp_bias": False, "use_bidirectional_attention": False}
-COMPUTED = ("dtype", "remat", "layer_unroll")  # how, not what: config.json does not say
-
-
-@dataclass(frozen=True)
-class Family:
-    """A model_type."""
-
-    always: dict[str, Any] = field(default_factory=dict)
-    """Our fields that its models share."""
-    usual: dict[str, Any] = field(default_factory=dict)
-    """Their settings where a config.json has none."""
-    activation: str = "hidden_act"
-    """How they call it."""
-    bases: tuple[float, float] = (10_000.0, 0.0)
-    """Rotary bases where none are said: of layers that see the row, and of others if they have their own."""
-
-
-GEMMA = {"norms": "both", "norm_offset": 1.0}
-GEMMA_USUAL = {"head_dim": 256, "hidden_activation": "gelu_pytorch_tanh", "tie_word_embeddings": True}
-GEMMA_USUAL |= {"query_pre_attn_scalar": 256.0, "sliding_window": 4096}
-FAMILIES = {
-    "llama": Family(),
-    "mistral": Family(usual={"sliding_window": 4096, "num_key_value_heads": 8}),
-    "qwen2": Family(always={"biases": "qkv"}, usual={"sliding_window": 4096, "max_window_layers": 28}),
-    "qwen3": Family(
-        always={"qk_norm": "head"},
-        usual={"head_dim": 128, "sliding_window": 4096, "max_window_layers": 28},
-    ),
-    "olmo2": Family(always={"norms": "after", "qk_norm": "width"}, usual={"rms_norm_eps": 1e-5}),
-    "gemma2": Family(
-        always=GEMMA,
-        usual=GEMMA_USUAL | {"final_logit_softcapping": 30.0, "attn_logit_softcapping": 50.0},
-        activation="hidden_activation",
-    ),
-    "gemma3_text": Family(
-        always=GEMMA | {"qk_norm": "head"},
-        usual=GEMMA_USUAL,
-        activation="hidden_activation",
-        bases=(1_000_000.0, 10_000.0),
-    ),
-}
-CLASSES = {  # how the names of their classes begin
-    "llama": "Llama",
-    "mistral": "Mistral",
-    "qwen2": "Qwen2",
-    "qwen3": "Qwen3",
-    "olmo2": "Olmo2",
-    "gemma2": "Gemma2",
-    "gemma3_text": "Gemma3",
-}
-USUAL = {"rms_norm_eps": 1e-6, "hidden_act": "silu", "tie_word_embeddings": False, "attention_dropout": 0.0}
-USUAL |= {"vocab_size": 32_000, "max_position_embeddings": 2_048, "num_hidden_layers": 32}
-USUAL |= {"num_attention_heads": 32, "hidden_size": 4_096, "intermediate_size": 11_008}
-USUAL |= {"sliding_window": 0, "query_pre_attn_scalar": 0.0, "max_window_layers": 0, "head_dim": 0}
-USUAL |= {"final_logit_softcapping": 0.0, "attn_logit_softcapping": 0.0}
-NONE = ("sliding_window", "final_logit_softcapping", "attn_logit_softcapping")  # what null switches off
 
 
 def config_from_hf(json: dict) -> DecoderConfig:
@@ -117,7 +44,7 @@ def config_from_hf(json: dict) -> DecoderConfig:
         )
 
     usual.setdefault("num_key_value_heads", said("num_attention_heads"))
-    ours = {name: said(theirs) for name, theirs in NAMES.items()}
+    ours = {name: said(theirs) for name, theirs in (NAMES | {"d_ff": family.d_ff}).items()}
     if ours["d_head"] * ours["num_heads"] == ours["d_model"]:
         ours["d_head"] = 0  # as is usual
     activation = said(family.activation)
@@ -131,24 +58,24 @@ def config_from_hf(json: dict) -> DecoderConfig:
         ours |= {"pattern": shortest(kinds), "window": said("sliding_window")}
         if family.bases[1]:
             ours["local_rotary_base"] = local_base(json, family.bases[1])
-    if kind != "qwen2" and setting(json, "attention_bias", False):
+    if kind not in ("qwen2", "mixtral") and setting(json, "attention_bias", False):
         ours["biases"] = "attention"
     if kind.startswith("gemma"):
         ours |= {"query_scalar": said("query_pre_attn_scalar"), "score_cap": said("attn_logit_softcapping")}
         ours |= {"logit_cap": said("final_logit_softcapping"), "embedding_scale": ours["d_model"] ** 0.5}
-    return DecoderConfig(**ours | family.always)
+    return DecoderConfig(**ours | family.always, experts=experts_from_hf(kind, json))
 
 
 def layer_kinds(kind: str, json: dict, num_layers: int, said) -> str:
     """G or L for each layer."""
     window, names = said("sliding_window"), json.get("layer_types")
     if (
-        kind in ("llama", "olmo2")
+        kind in ("llama", "olmo2", "olmoe")
         or kind.startswith("qwen")
         and not setting(json, "use_sliding_window", False)
     ):
         return "G" * num_layers
-    if kind == "mistral":
+    if kind in ALIKE:
         names = None
     if names is not None:
         if not isinstance(names, list) or len(names) != num_layers or set(names) - KINDS.keys():
@@ -157,7 +84,7 @@ def layer_kinds(kind: str, json: dict, num_layers: int, said) -> str:
                 f"{' or '.join(KINDS)}"
             )
         return "".join(KINDS[name] for name in names)
-    if not window or kind == "mistral":
+    if not window or kind in ALIKE:
         return ("L" if window else "G") * num_layers
     if kind.startswith("qwen"):
         full = min(said("max_window_layers"), num_layers)
@@ -188,6 +115,8 @@ def dialect_of(config: DecoderConfig) -> str:
     Raises ConfigError, which names a field that none has.
     """
     norms, qk_norm = config.norms, config.qk_norm
+    if config.experts.num_experts:
+        return {"none": "mixtral", "head": "qwen3_moe", "width": "olmoe"}[qk_norm]
     if norms == "both":
         return "gemma3_text" if qk_norm == "head" else "gemma2"
     if norms == "after":
@@ -209,6 +138,7 @@ def config_to_hf(config: DecoderConfig) -> dict:
     written = {ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}
     names = [{letter: name for name, letter in KINDS.items()}[letter] for letter in config.kinds]
     json: dict[str, Any] = {theirs: getattr(config, ours) for ours, theirs in NAMES.items()}
+    json |= {family.d_ff: config.d_ff} | experts_to_hf(kind, config.experts)
     json |= rotary_to_hf(config.rotary_base, config.rotary_scaling)
     json |= {
         "model_type": kind,
@@ -217,15 +147,17 @@ def config_to_hf(config: DecoderConfig) -> dict:
         family.activation: written[config.activation],
         **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
     }
-    if kind != "qwen2":
+    if kind not in ("qwen2", "mixtral"):
         json["attention_bias"] = config.biases == "attention"
     if kind == "llama":
         json["mlp_bias"] = False
-    if kind not in ("llama", "olmo2"):
+    if kind not in ("llama", "olmo2", "olmoe"):
         json["sliding_window"] = config.window or None
-    if kind.startswith("qwen"):
+    if kind == "qwen3_moe":
+        json["use_sliding_window"] = has_window
+    elif kind.startswith("qwen"):
         json |= {"use_sliding_window": has_window, "max_window_layers": len(config.kinds.split("L")[0])}
-    if kind.startswith(("qwen", "gemma")):
+    if kind.startswith(("qwen", "gemma")) and kind not in ALIKE:
         json["layer_types"] = names
     if kind.startswith("gemma"):
         scalar = config.query_scalar or config.dims["K"]
@@ -253,9 +185,12 @@ def check_says_the_same(json: dict, config: DecoderConfig) -> None:
 def as_said(config: DecoderConfig) -> DecoderConfig:
     """The same function in one way of several to say it."""
     computed = {name: getattr(DecoderConfig, name) for name in COMPUTED}
-    width = config.dims["K"]
+    width, experts = config.dims["K"], config.experts
+    if experts.num_experts:
+        experts = dataclasses.replace(experts, balance_loss=0.0, z_loss=0.0)  # how they learn, not what
     return dataclasses.replace(
         config,
+        experts=experts,
         d_head=width,
         pattern=shortest(config.kinds),
         query_scalar=config.query_scalar or float(width),

@@ -30,8 +30,8 @@ class Place:
 
     paths: tuple[str, ...]
     """Our arrays; where they are several, they lie side by side along the tensor's outgoing dimension."""
-    row: int | EllipsisType
-    """Of arrays stacked over layers; ... of others, which are meant whole."""
+    row: int | tuple[int, ...] | EllipsisType
+    """Of arrays stacked over layers (and experts); ... of others, which are meant whole."""
     shape: tuple[int, ...]
     """The tensor's."""
     turned: bool = False
