@@ -1,7 +1,7 @@
 """The plan of a cluster of GPUs: computed, not compiled.
 
 The same questions as of a slice of TPUs, answered by the closed forms (estimate.py) alone. What only a
-compiler knows stays open: what it fuses, which collectives it hides, the holes in memory.
+compiler knows stays open: what it fuses, and which collectives it hides.
 """
 
 from collections.abc import Callable

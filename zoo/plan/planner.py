@@ -43,12 +43,12 @@ class Plan:
     compile_s: float
     argument_bytes: int
     temporary_bytes: int
+    """What lives at one time beside them, at most. The compiler's "temp_size_in_bytes" is up to two thirds
+    more than it lays out: it accepts a step of which that is more than the chip has."""
     output_bytes: int
     code_bytes: int
     total_bytes: int
-    """Of all, where what takes another's place counts once."""
-    live_bytes: int
-    """Arguments and what lives at one time beside them: the rest is holes between arrays, and the program."""
+    """Arguments, temporary and the program; the new state takes the old one's place."""
     host_bytes: int
     """Of the host's memory, a chip: what is offloaded, between steps and inside one."""
     estimated: expected.Memory
@@ -153,15 +153,10 @@ def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> 
         mesh_sizes=dict(mesh.shape),
         compile_s=compile_s,
         argument_bytes=used.argument_size_in_bytes,
-        temporary_bytes=used.temp_size_in_bytes,
+        temporary_bytes=used.peak_memory_in_bytes - used.argument_size_in_bytes,
         output_bytes=used.output_size_in_bytes,
         code_bytes=used.generated_code_size_in_bytes,
-        total_bytes=used.argument_size_in_bytes
-        + used.temp_size_in_bytes
-        + used.output_size_in_bytes
-        - used.alias_size_in_bytes
-        + used.generated_code_size_in_bytes,
-        live_bytes=used.peak_memory_in_bytes,
+        total_bytes=used.peak_memory_in_bytes + used.generated_code_size_in_bytes,
         host_bytes=used.host_argument_size_in_bytes
         + used.host_temp_size_in_bytes
         + used.host_output_size_in_bytes

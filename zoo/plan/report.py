@@ -22,7 +22,6 @@ def record(plan) -> dict[str, Any]:
         "temporary_bytes": plan.temporary_bytes,
         "output_bytes": plan.output_bytes,
         "total_bytes": plan.total_bytes,
-        "live_bytes": plan.live_bytes,
         "hbm_bytes": plan.chip.hbm_bytes,
         "host_bytes": plan.host_bytes,
         "estimated_bytes": plan.estimated.total,
@@ -110,10 +109,10 @@ def lines(plan) -> list[str]:
         f"plan     {plan.recipe.name} on {plan.request.topology}, {plan.chips} chips, "
         f"{describe(plan.mesh_sizes)}; compiled in {plan.compile_s:.0f} s, never run: all below is predicted",
         f"memory   {gib(plan.total_bytes)} of {gib(chip.hbm_bytes)} a chip, {gib(head)} to spare: "
-        f"{gib(plan.argument_bytes)} state and batch, {gib(plan.temporary_bytes)} temporary, "
+        f"{gib(plan.argument_bytes)} state and batch, {gib(plan.temporary_bytes)} beside it at one time, "
         f"{gib(plan.output_bytes)} output (in the state's place), {gib(plan.code_bytes)} program",
-        f"         at one time {gib(plan.live_bytes)}, the rest holes between arrays; closed form, without "
-        f"compiling: {gib(plan.estimated.total)}, of it {gib(plan.estimated.arguments)} state and batch",
+        f"         closed form, without compiling: {gib(plan.estimated.total)}, of it "
+        f"{gib(plan.estimated.arguments)} state and batch",
         *([f"host     {gib(plan.host_bytes)} of its memory a chip, offloaded"] if plan.host_bytes else []),
         f"FLOPs    a chip and step: {plan.compiled_flops:.4g} in the compiled matmuls, "
         f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}",

@@ -1,0 +1,149 @@
+"""How much each family may move between TPUs: programs of the TPU's compiler, and no TPU.
+
+As tests/test_collective_budgets.py, whose programs are a CPU's. Tiny models in bfloat16, two rows a chip, one
+process of the compiler for each family. Numbers are of libtpu 0.0.42 with jax 0.10.2; beside each stands the
+closed form (zoo/plan/wires.py) and what makes the difference. To write them anew: tests/tpu_programs.py.
+"""
+
+import collections
+import functools
+import json
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+from tpu_programs import D, V
+
+ROOT = Path(__file__).parents[1]
+
+# {(family, (data, fsdp, tensor)): ({kind: collectives}, {axes: bytes a chip sends}, {axis: closed form})}
+BUDGETS = {
+    # Gradients of matmuls in bfloat16, as the closed form has all; the table's in float32, and once: the sums
+    # of what is looked up and read out are made one. 172,032 bytes for that, the rest norms and losses.
+    ("gpt", (8, 1, 1)): ({"all-reduce": 3}, {"data": 1_751_694}, {"data": 1_575_168}),
+    # Sums are whole where the closed form scatters them (7/8 of 786,432 bytes more), and matmuls' weights are
+    # gathered forward and backward, as it says.
+    ("gpt", (1, 8, 1)): (
+        {"all-gather": 15, "gather by all-reduce": 4, "all-reduce": 7},
+        {"fsdp": 2_898_798},
+        {"fsdp": 2_359_616},
+    ),
+    # Four sums of activations forward and backward of two layers; what is looked up and the readout's
+    # gradient make the rest.
+    ("gpt", (1, 1, 8)): ({"all-reduce": 10}, {"tensor": 2_304_652}, {"tensor": 1_835_008}),
+    # The table's gradient is summed over data and fsdp at once, so that stands in neither's closed form.
+    ("gpt", (2, 2, 2)): (
+        {"all-gather": 15, "gather by all-reduce": 4, "all-reduce": 25},
+        {"data": 196_608, "fsdp": 852_096, "tensor": 329_304, "data+fsdp": 245_388},
+        {"data": 228_864, "fsdp": 683_008, "tensor": 262_144},
+    ),
+    ("bert", (8, 1, 1)): ({"all-reduce": 3}, {"data": 1_830_094}, {"data": 1_636_096}),
+    ("bert", (1, 8, 1)): (
+        {"all-gather": 18, "gather by all-reduce": 4, "all-reduce": 7, "reduce-scatter": 1},
+        {"fsdp": 3_087_014},
+        {"fsdp": 2_450_112},
+    ),
+    # Kernels and tables are summed in float32 for the most part, where the closed form has bfloat16.
+    ("lstm", (8, 1, 1)): ({"all-reduce": 1}, {"data": 1_439_886}, {"data": 805_952}),
+    ("lstm", (1, 8, 1)): ({"all-gather": 4, "all-reduce": 4}, {"fsdp": 2_042_054}, {"fsdp": 1_207_360}),
+}
+
+
+def version() -> str:
+    """Of the package libtpu; empty where there is none."""
+    try:
+        return metadata.version("libtpu")
+    except metadata.PackageNotFoundError:
+        return ""
+
+
+pytestmark = [
+    pytest.mark.plan,
+    pytest.mark.skipif(not version(), reason='needs the TPU compiler: pip install -e ".[plan]"'),
+    pytest.mark.skipif(not version().startswith("0.0.42"), reason="budgets are of libtpu 0.0.42's compiler"),
+]
+budgets = pytest.mark.parametrize(("family", "sizes"), BUDGETS, ids=lambda value: str(value).replace(" ", ""))
+
+
+@functools.cache
+def programs(family: str, topology: str, meshes: tuple) -> dict:
+    """{mesh: what its program moves}; the compiler starts once for all."""
+    kept = {
+        key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
+    }
+    written = [",".join(map(str, sizes)) for sizes in meshes]
+    done = subprocess.run(
+        [sys.executable, ROOT / "tests" / "tpu_programs.py", family, topology, *written],
+        env=kept | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return dict(zip(meshes, map(json.loads, done.stdout.splitlines()), strict=True))
+
+
+def moved(family: str, sizes: tuple) -> dict:
+    """Of a mesh over v5e:2x4."""
+    return programs(family, "v5e:2x4", tuple(mesh for name, mesh in BUDGETS if name == family))[sizes]
+
+
+def by_axes(program: dict) -> dict[str, float]:
+    sent: collections.Counter[str] = collections.Counter()
+    for each in program["collectives"]:
+        sent[each["axes"]] += each["bytes"]
+    return dict(sent)
+
+
+@budgets
+def test_no_more_collectives_and_bytes_than_their_budget(family, sizes):
+    program = moved(family, sizes)
+    most, bytes_most, closed = BUDGETS[family, sizes]
+    counts = collections.Counter(each["kind"] for each in program["collectives"])
+    assert not {kind: number for kind, number in counts.items() if number > most.get(kind, 0)}
+    assert by_axes(program) == pytest.approx(bytes_most, rel=0.02)
+    assert program["closed"] == pytest.approx(closed, rel=0.001)
+
+
+@budgets
+def test_logits_stay_where_they_are(family, sizes):
+    """What has the vocabulary's size is moved as a table or its gradient, V x D, or as a bias."""
+    shapes = [each["shape"] for each in moved(family, sizes)["collectives"]]
+    part = sizes[1]
+    assert not [s for s in shapes if V in s and s != [V] and not {D, D // part} & set(s)]
+
+
+@pytest.mark.parametrize("family", ["gpt", "bert", "lstm"])
+def test_copies_of_a_model_gather_nothing(family):
+    found = moved(family, (8, 1, 1))["collectives"]
+    assert {each["kind"] for each in found} == {"all-reduce"}
+
+
+@pytest.mark.parametrize("family", ["gpt", "bert", "lstm"])
+def test_gathers_bring_a_layers_matmul_or_a_table_at_a_time(family):
+    """No gather of all layers, none of all parameters: at most the largest kernel, of two layers as a step
+    runs it."""
+    found = moved(family, (1, 8, 1))["collectives"]
+    gathers = [each["bytes"] for each in found if "gather" in each["kind"]]
+    assert len(gathers) >= 4
+    assert max(gathers) <= 2 * 4 * D * D * 2 * 7 / 8
+
+
+# --- slices of many chips -------------------------------------------------------------------------
+
+LARGE = [("v5p:4x4x4", (64, 1, 1)), ("v5p:4x4x4", (8, 8, 1)), ("v5e:16x16", (32, 8, 1))]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(("topology", "sizes"), LARGE, ids=lambda value: str(value).replace(" ", ""))
+def test_many_chips_send_what_few_do(topology, sizes):
+    """Over 64 and 256 chips a step sends no more than its closed form, gathers and sums written as whole sums
+    at twice the bytes included, and no logits."""
+    program = programs("gpt", topology, (sizes,))[sizes]
+    sent, closed = sum(by_axes(program).values()), sum(program["closed"].values())
+    assert closed <= sent <= 2.3 * closed
+    shapes = [each["shape"] for each in program["collectives"]]
+    assert not [s for s in shapes if V in s and s != [V] and not {D, D // sizes[1]} & set(s)]
