@@ -318,3 +318,28 @@ def test_arrays_are_filled_up_to_tiles_where_least_is_wasted():
     assert tiled_size((768,)) == 768
     assert tiled_size(()) == 1
     assert tiled_size((50304, 96)) == 50304 * 96  # 50,304 is 393 x 128, and 96 is 12 x 8
+
+
+KERNEL = r"""
+%body (p: (s32[], f32[8])) -> (s32[], f32[8]) {
+  %p = (s32[], f32[8]{0}) parameter(0)
+  %x = f32[8]{0} get-tuple-element(%p), index=1
+  %kernel = f32[8]{0} custom-call(%x), custom_call_target="tpu_custom_call", attributes={kernel_metadata={
+"xprof_metadata":"{\"block_q\": 512}"
+}}, metadata={op_name="jit(step)/pallas_call"}, backend_config={"custom_call_config":{"body":"TUzv"}}
+  %i = s32[] get-tuple-element(%p), index=0
+  ROOT %t = (s32[], f32[8]{0}) tuple(%i, %kernel)
+}
+
+ENTRY %main (a: f32[8]) -> (s32[], f32[8]) {
+  %a = f32[8]{0} parameter(0)
+  ROOT %b = (s32[], f32[8]{0}) call(%a), to_apply=%body
+}
+"""
+
+
+def test_a_kernels_own_attributes_may_go_over_several_lines():
+    program = read_program(KERNEL)
+    assert list(program.computations["body"].instructions) == ["p", "x", "kernel", "i", "t"]
+    assert program.computations["body"].root.name == "t"
+    assert program.runs == {"body": 1.0, "main": 1.0}

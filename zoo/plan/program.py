@@ -194,7 +194,7 @@ def read_program(text: str) -> Program:
             if header := HEADER.match(line):
                 current = computations[header.group(2)] = Computation(header.group(2))
                 entry = header.group(2) if header.group(1) else entry
-        elif line.startswith("}"):
+        elif line == "}":  # a kernel's own attributes go over several lines, the last of them "}}, ..."
             current = None
         elif found := INSTRUCTION.match(line):
             instruction = read_instruction(line, found)
