@@ -311,11 +311,11 @@ def pipeline_of(rows: int, mesh=None) -> tuple[int, int]:
 
 
 def on_stages(f: Callable, layers, rows, whole):
-    """`f(layers, rows, whole)` on each pipeline stage, with its own part of arrays [N, ...] and the same rows;
-    what the last stage returns. Gradients pass through the layers and the rows."""
+    """`f(layers, rows, whole)` on each pipeline stage, with its own part of arrays [N, ...] and the same
+    rows; what the last stage returns. Gradients pass through the layers and the rows."""
     stages = jax.sharding.get_abstract_mesh().shape["pipeline"]
-    # A copy a stage, as an array: the gradient is then a sum over it, which every compiler can spread, where that
-    # of one array for all stages is a sum in bfloat16 that the CPU's (jaxlib 0.10.2) dies of.
+    # A copy a stage, as an array: the gradient is then a sum over it, which every compiler can spread, where
+    # that of one array for all stages is a sum in bfloat16 that the CPU's (jaxlib 0.10.2) dies of.
     copies = jax.tree.map(lambda x: jnp.broadcast_to(x, (stages, *x.shape)), rows)
 
     def on_stage(layers, copies, whole):
