@@ -38,6 +38,7 @@ def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
 
 
 def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, **settings) -> nn.Module:
+    """`length` blocks as one scan, their parameters [length, ...]."""
     if cfg.remat != "none":
         block = nn.remat(block, policy=policy(cfg.remat), prevent_cse=False)
     scan = nn.scan(

@@ -8,13 +8,14 @@ kept.
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any, get_args, get_type_hints
+from typing import Any
 
 from zoo.mesh import MeshConfig, mesh_sizes
 from zoo.plan.remedies import field_path, replaced
 from zoo.sharding import RULES
 
 SEARCHED = ("data", "fsdp", "tensor")
+REMATS = ("none", "dots", "full")
 
 
 def meshes(config: MeshConfig, chips: int) -> list[dict[str, int]]:
@@ -45,16 +46,12 @@ def factored(number: int, parts: int) -> Iterator[tuple[int, ...]]:
 def remats(model) -> list[tuple[str, str]]:
     """(field, value) of everything that the backward pass may recompute; ("", "") of a model without."""
     path = field_path(model, "remat")
-    if not path:
-        return [("", "")]
-    while not hasattr(model, "remat"):
-        model = model.encoder
-    return [(path, value) for value in get_args(get_type_hints(type(model))["remat"])]
+    return [(path, value) for value in REMATS] if path else [("", "")]
 
 
 def parts_of_a_batch(rows: int, sizes: dict[str, int]) -> list[int]:
     """In how many parts the rows of a step can be computed on a mesh, the fewest first."""
-    ways = math.prod(sizes[axis] for axis in RULES["B"])
+    ways = math.prod(sizes.get(axis, 1) for axis in RULES["B"])
     return [a for a in range(1, rows // ways + 1) if rows % (a * ways) == 0]
 
 

@@ -2,7 +2,7 @@
 
 Arguments are exact: shapes divided by placements. Temporary memory is what lives at one time at the fullest
 of two moments, each beside what waits for the backward pass (the residuals that JAX's own differentiation
-names, without any compiling) and the weights in the activations' dtype:
+names, without any compiling), the weights in the activations' dtype, and the sums of earlier micro-batches:
 
     readout    the logits, the table gathered in the activations' dtype, and its gradient before it is shared
                out
@@ -85,13 +85,14 @@ def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> 
 
 def memory(parts, config, batch, mesh, known: Held) -> Memory:
     """Of one step on the mesh that `known` is of."""
-    gradients = known.gradients * (2 if parts.accumulate > 1 else 1)
-    waiting = known.cast + kept(parts.model, parts, config, batch, mesh) / parts.accumulate
+    summed = known.gradients if parts.accumulate > 1 else 0  # of the parts before
+    waiting = known.cast + summed + kept(parts.model, parts, config, batch, mesh) / parts.accumulate
     inside = LIVE * everything(parts, config, batch, mesh) / parts.accumulate / layers_of(config)
     scores = logits(parts, batch, mesh) / parts.accumulate
+    outlived = scores * outlives_layers(parts.model, mesh)
     moments = (
         waiting + scores + table(parts, config, mesh),
-        waiting + scores * outlives_layers(parts.model, mesh) + known.layer + inside + gradients,
+        waiting + outlived + known.layer + inside + known.gradients,
         (known.gradients + known.offloaded) * bool(known.offloaded),  # the update, with the state beside it
     )
     return Memory(known.arguments, int(max(moments)), known.offloaded)
