@@ -206,7 +206,10 @@ def test_help_shows_every_field_its_docstring_the_choices_and_the_recipes(capsys
 
 
 def test_help_that_nobody_reads_to_its_end_is_no_error():
-    program = "from zoo import cli; from zoo.mesh import MeshConfig; cli.parse(['--help'], {'gpt_stdlib': MeshConfig()}, {})"
+    program = (
+        "from zoo import cli; from zoo.mesh import MeshConfig; "
+        "cli.parse(['--help'], {'gpt_stdlib': MeshConfig()}, {})"
+    )
     ours, theirs = os.pipe()
     os.close(ours)
     done = subprocess.run(
