@@ -34,8 +34,8 @@ BUDGETS = {
     ("gpt", (8, 1, 1)): ({"all-reduce": 2}, {"data": 1_538_894}),
     # Closed form 1,981,840 with scattered sums; whole ones and the table's second make the rest.
     ("gpt", (1, 8, 1)): ({"all-gather": 27, "all-reduce": 7}, {"fsdp": 2_754_038}),
-    # Closed form 2,293,760 of the layers, in pairs of gathers and scatters of positions; sums that this compiler
-    # does not scatter, the readout's gradient, norms and losses make the rest.
+    # Closed form 2,293,760 of the layers, in pairs of gathers and scatters of positions; sums that this
+    # compiler does not scatter, the readout's gradient, norms and losses make the rest.
     ("gpt", (1, 1, 8)): ({"all-gather": 8, "all-reduce": 11}, {"tensor": 5_950_266}),
     ("bert", (8, 1, 1)): ({"all-reduce": 2}, {"data": 1_589_182}),
     ("bert", (1, 8, 1)): ({"all-gather": 30, "all-reduce": 11}, {"fsdp": 2_810_262}),

@@ -79,6 +79,8 @@ class Plan:
 def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     """Plans and tells; returns the exit code. `complete` and `step_of` are train.py's."""
     of_gpus = is_cluster(request.topology)
+    if recipe.mesh.slice != 1:
+        raise ConfigError(f"mesh.slice={recipe.mesh.slice}: a plan is of one slice; leave mesh.slice at 1")
     if not of_gpus:
         check_topology(request.topology)
     place = cluster(request.topology) if of_gpus else Slice(request.topology)
