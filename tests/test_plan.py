@@ -312,3 +312,8 @@ def test_a_tiny_gpt_is_planned_for_a_slice_of_v5e_and_its_loop_is_counted_as_its
     assert 0 < told["mfu"][0] <= told["mfu"][1] < 1
     assert math.isfinite(told["dollars_per_billion_tokens"][0])
     assert told["compiled_flops"] == pytest.approx(unrolled["compiled_flops"], rel=0.01)
+
+
+def test_a_plan_is_of_one_slice(capfd):
+    assert train.main("gpt2 --plan v5e:2x4 --mesh.slice 2".split()) == 2
+    assert capfd.readouterr().err == "error: mesh.slice=2: a plan is of one slice; leave mesh.slice at 1\n"

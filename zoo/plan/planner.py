@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from zoo.errors import ConfigError
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
 from zoo.plan import Request, auto, expected
