@@ -55,8 +55,9 @@ def memory(parts, config, state, batch, mesh) -> Memory:
     specs = named_leaves(parts.model.abstract())
     sharded = bytes_per_device(state.params)
     trained = bytes_per_device(without(state.params, parts.frozen))
-    gradients = trained * (2 if parts.accumulate > 1 else 1)
-    cast = sharded * width / 4 if width < 4 else 0
+    wide = 1 if parts.param_dtype == "float32" else 2  # gradients are added up in float32
+    gradients = trained * (1 + wide if parts.accumulate > 1 else 1)
+    cast = sharded * width / 4 if width < 4 and wide == 1 else 0
 
     ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
     stack = kept(parts.model, batch, parts, mesh)
