@@ -230,6 +230,7 @@ def step_of(recipe, dataset, teacher=None) -> TrainStep:
         frozen=frozen,
         best=recipe.best,
         carried_rows=dataset.carried_rows,
+        param_dtype=recipe.param_dtype,
         offload=recipe.offload,
     )
 

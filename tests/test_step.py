@@ -25,6 +25,8 @@ from training import (
 from zoo import checkpoint, optim, schedules
 from zoo.feed import prefetched
 from zoo.models import MODELS
+from zoo.models.gpt import GPTConfig
+from zoo.plan.program import read_program
 from zoo.sharding import place_rows
 
 # Programs are most of the time here, so tests share these. Young averages forget faster than 0.2 for two
@@ -91,6 +93,30 @@ def test_micro_batches_are_the_same_on_a_mesh(kind):
     _, alone = train(in_parts(kind), mesh_of(), stop=3)
     _, spread = train(in_parts(kind), mesh_of((2, 2, 2)), stop=3)
     np.testing.assert_allclose(spread, alone, rtol=1e-5)
+
+
+@eight_devices
+@pytest.mark.parametrize("param_dtype", ["float32", "bfloat16"])
+def test_micro_batches_are_added_up_where_the_parameters_lie(param_dtype):
+    """What the compiled loop over micro-batches changes: a float32 array for each parameter's part, none of a
+    whole parameter's shape, and numbers. Weights that it only reads may be gathered before it."""
+    parts, mesh = parts_of(GPTConfig, accumulate=4, param_dtype=param_dtype), mesh_of((1, 8, 1))
+    with jax.set_mesh(mesh):
+        text = parts.compiled(mesh).lower(initial(parts, mesh), batch_of(0, mesh)).compile().as_text()
+    program = read_program(text)
+    entry = program.computations[program.entry]
+    (loop,) = [i for i in entry.instructions.values() if i.opcode == "while" and program.turns(entry, i) == 4]
+    body = program.computations[loop.attribute("body").lstrip("%")]
+    changed = []
+    for index, (name, array) in enumerate(zip(body.root.operands, loop.arrays, strict=True)):
+        made = body.source(name)
+        if made.opcode != "get-tuple-element" or made.attribute("index") != str(index):
+            changed.append((array.shape, array.dtype))
+    specs, places = jax.tree.leaves(parts.specs().params), jax.tree.leaves(parts.places(mesh).params)
+    held = [place.shard_shape(spec.shape) for spec, place in zip(specs, places, strict=True)]
+    whole = {spec.shape for spec, part in zip(specs, held, strict=True) if spec.shape != part}
+    assert len(whole) > 5 and not whole & set(held)
+    assert sorted(change for change in changed if change[0]) == sorted((part, "f32") for part in held)
 
 
 @families

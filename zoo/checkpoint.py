@@ -94,7 +94,7 @@ class Checkpoints:
         for step in reversed(found):
             state, wrong = None, "another process cannot read it"
             try:
-                state = self._restore(step, specs, places or sharding.shardings(specs, mesh))
+                state = self._restore(step, specs, mesh, places)
             except Exception as error:  # whatever a damaged file makes the reader raise
                 wrong = first_line(error)
             if not cluster.everywhere(state is not None):
@@ -121,9 +121,9 @@ class Checkpoints:
                 shutil.rmtree(aside / str(step), ignore_errors=True)
                 (self.folder / str(step)).rename(aside / str(step))
 
-    def _restore(self, step: int, specs, places):
+    def _restore(self, step: int, specs, mesh, places=None):
         leaves = self.meta(step)["leaves"]
-        places = named_leaves(places)
+        places = named_leaves(places or sharding.shardings(specs, mesh))
         template = {}
         for name, spec in named_leaves(specs).items():
             if name not in leaves:

@@ -1,8 +1,5 @@
 """One training step and one evaluation step: what train.py loops over, planners compile, benchmarks time.
 
-"State n" is the state after n updates. Everything that the next update depends on is in it, except the
-batch, which is a pure function of (seed, step), and the dropout key, which is the seed's folded with it.
-
 Where the rows of a batch go on where those of the batch before stopped (the layout "streams"), the model's
 own state is carried from step to step: truncated back-propagation through time (Williams and Peng 1990).
 
@@ -25,42 +22,12 @@ from zoo import offload, sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
 from zoo.models.pure import Model
-from zoo.optim import state_specs as optimizer_specs
+from zoo.optim import precision
 from zoo.optim.finetune import overlaid, without
 from zoo.sharding import ParamSpec
+from zoo.state import TrainState
 
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class TrainState:
-    """All that a checkpoint holds."""
-
-    step: Any
-    """Updates applied so far, int32."""
-    params: Any
-    opt_state: Any
-    average: Any
-    """Exponential moving average of the parameters; None where the recipe keeps none."""
-    carry: Any = None
-    """What the model remembers of the rows so far; None where rows do not go on."""
-    best: Any = None
-    """The best parameters by a metric (zoo/best.py); None where the recipe names none."""
-
-    @property
-    def evaluated_params(self):
-        """What an evaluation on the way reads: the average where there is one."""
-        return self.params if self.average is None else self.average
-
-    @property
-    def final_params(self):
-        """What a run is for: the best parameters where it keeps them, else those of the last evaluation."""
-        return self.best.params if self.best is not None and self.best.step else self.evaluated_params
-
-    def started_from(self, params) -> "TrainState":
-        """State 0 with other parameters, of which the average and the best are copies."""
-        average = None if self.average is None else jax.tree.map(jnp.copy, params)
-        best = self.best and dataclasses.replace(self.best, params=jax.tree.map(jnp.copy, params))
-        return dataclasses.replace(self, params=params, average=average, best=best)
+ROUNDING = 2**32 - 1  # folded into a step's key; micro-batches fold in 0, 1, 2, ...
 
 
 @dataclass(frozen=True)
@@ -86,20 +53,24 @@ class TrainStep:
     """The metric whose best parameters are kept; empty: none are."""
     carried_rows: int = 0
     """Rows that go on from step to step, with the model's state; 0: every batch stands alone."""
+    param_dtype: str = "float32"
+    """How parameters are stored: float32, or bfloat16 with or without a master (zoo/optim/precision.py)."""
     offload: tuple[str, ...] = ()
     """Parts of the state that lie in the host's memory between steps (zoo/offload.py)."""
 
     def init(self) -> TrainState:
         """State 0."""
         key = jax.random.key(self.seed)
-        params = self.model.init(key) | (self.lesson.init(key) if self.lesson else {})
+        exact = self.model.init(key) | (self.lesson.init(key) if self.lesson else {})
+        params = precision.stored(exact, self.param_dtype)
+        average = precision.wide(params) if self.average_decay else None
         return TrainState(
             step=jnp.zeros((), jnp.int32),
             params=params,
-            opt_state=self.tx.init(without(params, self.frozen)),
-            average=jax.tree.map(jnp.copy, params) if self.average_decay else None,
+            opt_state=precision.first_state(self.tx, without(exact, self.frozen), self.param_dtype),
+            average=average,
             carry=self.no_carry(),
-            best=unknown_best(params) if self.best else None,
+            best=unknown_best(params if average is None else average) if self.best else None,
         )
 
     def no_carry(self):
@@ -112,14 +83,16 @@ class TrainStep:
 
     def specs(self) -> TrainState:
         """The same tree of ParamSpecs: what the sharding table places."""
-        params = self.param_specs()
+        exact = self.param_specs()
+        params = precision.stored_specs(exact, self.param_dtype)
+        average = exact if self.average_decay else None
         return TrainState(
             step=ParamSpec("", (), (), jnp.int32),
             params=params,
-            opt_state=optimizer_specs(self.tx, without(params, self.frozen)),
-            average=params if self.average_decay else None,
+            opt_state=precision.state_specs(self.tx, without(exact, self.frozen), self.param_dtype),
+            average=average,
             carry=self.model.state_specs(self.carried_rows, 0) if self.carried_rows else None,
-            best=best_specs(params) if self.best else None,
+            best=best_specs(average or params) if self.best else None,
         )
 
     def init_on(self, mesh) -> TrainState:
@@ -163,7 +136,7 @@ class TrainStep:
         """
         gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
-        gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), gradients)
+        gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), precision.wide(gradients))
         loss, norm = sums["loss"] / weight, optax.tree.norm(gradients)
         if self.clip_norm:
             scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
@@ -173,20 +146,26 @@ class TrainStep:
             opt_state, gradients = offload.fetched(state.opt_state, gradients)
             state = dataclasses.replace(state, opt_state=opt_state)
         trained = without(state.params, self.frozen)
-        updates, opt_state = self.tx.update(gradients, state.opt_state, trained)
-        params = overlaid(state.params, optax.apply_updates(trained, updates))
-        average = self._averaged(state, params)
+        key = jax.random.fold_in(self._key(state), ROUNDING)
+        params, exact, opt_state = precision.updated(
+            self.tx, gradients, state.opt_state, trained, param_dtype=self.param_dtype, key=key
+        )
+        params, average = overlaid(state.params, params), self._averaged(state, exact)
         new = TrainState(state.step + 1, params, opt_state, average, carry, state.best)
-        param_norm = optax.tree.norm(params)
+        param_norm = optax.tree.norm(precision.wide(params))
         finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
         gauges = {name: total / weight for name, total in sums.get("gauges", {}).items()}
         numbers = {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
         return state, numbers | {"gauges": gauges}
 
+    def _key(self, state):
+        """Of everything that is random in one step."""
+        return jax.random.fold_in(jax.random.key(self.seed), state.step)
+
     def _gradients(self, state, batch, teacher_params):
         """(summed gradients, sums, the rows' next state) of a batch, one micro-batch after the other."""
-        key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+        key = self._key(state)
         trained = without(state.params, self.frozen)
 
         def loss(trained, micro, key):
@@ -220,6 +199,7 @@ class TrainStep:
         first = jax.tree.map(lambda x: x[0], parts[1])
         gradients, (sums, _) = jax.eval_shape(gradient, trained, first, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradients, sums))
+        zeros = precision.wide(zeros[0]), zeros[1]  # bfloat16's would lose the later parts
         (gradients, sums), carries = jax.lax.scan(add, zeros, parts)
         return gradients, sums, jax.tree.map(sharding.joined, carries)
 
@@ -235,7 +215,7 @@ class TrainStep:
         return jax.tree.map(choose, carry, fresh)
 
     def _averaged(self, state, params):
-        """The moving average; young ones forget faster, min(decay, (1 + n) / (10 + n))."""
+        """The moving average of trained ones; young ones forget faster, min(decay, (1 + n) / (10 + n))."""
         if state.average is None:
             return None
         n = state.step.astype(jnp.float32)

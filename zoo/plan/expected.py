@@ -64,6 +64,8 @@ class Held:
     cast: float
     """All weights in the activations' dtype."""
     gradients: int
+    summed: int
+    """Of gradients that micro-batches add up: in float32, whatever the parameters are stored in."""
     layer: float
     """One layer's weights, gathered."""
     offloaded: int = 0
@@ -73,11 +75,13 @@ class Held:
 def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> Held:
     """Of one step; `config` is the model's configuration, `numbers` counts those that a shape takes up."""
     trained = without(state.params, parts.frozen)
-    width = width_of(config)
+    gradients, width = bytes_per_device(trained, numbers), width_of(config)
+    is_wide = parts.param_dtype == "float32"
     return Held(
         arguments=bytes_per_device((state, batch), numbers),
-        cast=bytes_per_device(state.params, numbers) * width / 4 if width < 4 else 0.0,
-        gradients=bytes_per_device(trained, numbers),
+        cast=bytes_per_device(state.params, numbers) * width / 4 if width < 4 and is_wide else 0.0,
+        gradients=gradients,
+        summed=gradients * (1 if is_wide else 2),
         layer=gathered_layer(parts.model, layers_of(config), width, mesh),
         offloaded=offloaded_bytes(state.opt_state),
     )
@@ -85,7 +89,7 @@ def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> 
 
 def memory(parts, config, batch, mesh, known: Held) -> Memory:
     """Of one step on the mesh that `known` is of."""
-    summed = known.gradients if parts.accumulate > 1 else 0  # of the parts before
+    summed = known.summed if parts.accumulate > 1 else 0  # of the parts before
     waiting = known.cast + summed + kept(parts.model, parts, config, batch, mesh) / parts.accumulate
     inside = LIVE * everything(parts, config, batch, mesh) / parts.accumulate / layers_of(config)
     scores = logits(parts, batch, mesh) / parts.accumulate

@@ -13,6 +13,7 @@ from zoo.checkpoint import Checkpoints
 from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
 from zoo.models.lora import with_lora
+from zoo.optim.precision import stored_specs, wide
 from zoo.pretrained.settings import read_settings
 from zoo.run import recipe_of
 from zoo.sharding import ParamSpec
@@ -39,19 +40,20 @@ def load_params(folder: str | os.PathLike, model, mesh, tokenizer=None) -> dict:
 
 
 def stored_params(folder: str | os.PathLike, recipe, model, mesh) -> dict:
-    """The parameters as the run keeps them, its adapters beside them."""
+    """The parameters that the run keeps, its adapters beside them, in float32 whatever it stores them in."""
     part = "average" if recipe.average_decay else "params"
+    specs = model.abstract() if recipe.average_decay else stored_specs(model.abstract(), recipe.param_dtype)
     with Checkpoints(Path(folder) / "checkpoints") as checkpoints:
         if recipe.best:
-            best = {"params": model.abstract(), "step": ParamSpec("", (), (), jnp.int32)}
+            best = {"params": specs, "step": ParamSpec("", (), (), jnp.int32)}
             found = checkpoints.restore({"best": best}, mesh, note)
             if found is not None and found["best"]["step"]:
                 note(f"{folder}: step {int(found['best']['step'])}, the best by {recipe.best}")
-                return found["best"]["params"]
-        found = checkpoints.restore({part: model.abstract()}, mesh, note)
+                return wide(found["best"]["params"])
+        found = checkpoints.restore({part: specs}, mesh, note)
     if found is None:
         raise CheckpointError(f"{folder} holds no checkpoint yet")
-    return found[part]
+    return wide(found[part])
 
 
 def note(text: str) -> None:

@@ -72,6 +72,9 @@ class Recipe:
     """Largest global norm of the gradient; 0 does not clip."""
     average_decay: float = 0.0
     """Decay of a moving average of the parameters, used for evaluation; 0 keeps none."""
+    param_dtype: Literal["float32", "bfloat16", "bfloat16_stochastic"] = "float32"
+    """How parameters are stored: float32; bfloat16 with a float32 copy in the optimizer's state; or bfloat16
+    without one, rounded at random after each update (zoo/optim/precision.py)."""
     offload: tuple[Literal["optimizer"], ...] = ()
     """What lies in the host's memory between steps, to spare the devices': the optimizer's state."""
     seed: int = 0
