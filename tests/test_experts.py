@@ -12,6 +12,7 @@ from training import LENGTH, ROWS, SIZES, eight_devices, parts_of, rows_of
 
 import zoo
 from zoo import sharding
+from zoo.distill import Distill, Lesson
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.decoder_config import DecoderConfig
 from zoo.models.experts import Experts, NoExperts, block_rows, gauges, grouped, layout, spread
@@ -155,6 +156,12 @@ def test_a_dense_model_says_nothing_beside_its_features():
     model = zoo.create("decoder_tiny")
     _, penalty, gauges = model.watched(parameters(model), np.zeros((1, 4), np.int32))
     assert penalty == 0.0 and gauges == {}
+
+
+def test_a_lesson_refuses_what_it_would_leave_out():
+    Lesson(model_of(), model_of(), Distill())
+    with pytest.raises(ConfigError, match=r"z_loss=0.1 of the student's experts .* set it to 0"):
+        Lesson(model_of(z_loss=0.1), model_of(), Distill())
 
 
 # --- sizes ----------------------------------------------------------------------------------------

@@ -62,6 +62,12 @@ class Lesson:
     cfg: Distill
 
     def __post_init__(self):
+        experts = getattr(innermost(self.student)[0], "experts", None)
+        for name in ("balance_loss", "z_loss"):
+            if weight := getattr(experts, name, 0.0):
+                raise ConfigError(
+                    f"distill: {name}={weight} of the student's experts is no part of it; set it to 0"
+                )
         if not self.compares_layers:
             return
         ours, theirs = self.student.layer_shapes(), self.teacher.layer_shapes()
