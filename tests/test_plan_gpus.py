@@ -5,12 +5,18 @@ import json
 import pytest
 
 import train
+from zoo.data import DataConfig, DialoguesConfig, MaskedConfig
 from zoo.errors import ConfigError
 from zoo.mesh import MeshConfig
 from zoo.plan.chips import GPUS
 from zoo.plan.gpus import cluster, neighbours
+from zoo.recipes import CONFIGS
 
 P = 124_475_904  # GPT-2's parameters with 50,304 stored rows of its table
+
+
+def is_planned(name: str) -> bool:
+    return isinstance(CONFIGS[name].data, (DataConfig, MaskedConfig, DialoguesConfig))
 
 
 def told(line: str, capsys) -> tuple[list[str], dict]:
@@ -100,6 +106,14 @@ def test_the_report_says_that_it_is_analytic_and_its_numbers_follow_from_each_ot
     assert record["step_s"][1] == pytest.approx(record["compute_s"] / 0.8 + record["memory_s"] + wires)
     assert record["tokens_per_s"][0] == pytest.approx(tokens / record["step_s"][1])
     assert record["dollars_per_hour"] == 64
+
+
+@pytest.mark.parametrize("recipe", [name for name in CONFIGS if name.endswith("stdlib") and is_planned(name)])
+def test_every_familys_recipe_on_pythons_own_text_is_planned(recipe, capsys):
+    _, record = told(f"{recipe} --plan auto:a100:4x1", capsys)
+    for each in record["best"]:
+        assert 0 < each["mfu"][0] <= each["mfu"][1] < 1
+        assert each["fits"]
 
 
 def test_state_and_batch_are_parameters_and_moments_shared_out(capsys):

@@ -68,5 +68,5 @@ def flops_per_token(config, length: int) -> float:
     if remat == "full":
         return full + inner.flops_of_features(length).full / 3 * 2 / 3
     if remat == "dots":
-        return full + (full - config.flops_per_token(0).full) / 3
+        return full + (full - config.flops_per_token(1).full) / 3  # of one position there are next to none
     return full

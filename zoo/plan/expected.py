@@ -33,11 +33,12 @@ from zoo.sharding import RULES
 ROWS = 10_007
 
 # Of what JAX lists as left for one layer's backward pass, the part that lives at a time, as the compiler
-# computes elementwise functions again: 0.63 to 0.91 in the compiled steps of benchmarks/README.md.
+# computes elementwise functions again: 0.63 to 0.91 in the three steps of benchmarks/README.md whose fullest
+# moment that is.
 LIVE = 0.75
 
 
-MANY = 64
+MANY = 64  # chips; see outlives_layers
 
 
 @dataclass(frozen=True)
