@@ -15,6 +15,7 @@ from zoo.plan.topology import Slice
 from zoo.recipes import CHOICES, CONFIGS
 
 GPT3 = "gpt2 --model gpt3_175b --model.dtype bfloat16 --model.remat full --data.length 2048"
+LLAMA = "gpt2 --model smollm_135m --model.dtype bfloat16 --model.remat dots"
 WIDE = "gpt2 --mesh.fsdp 8 --data.batch-size 64 --accumulate 1"
 
 COMPILED = [
@@ -37,6 +38,7 @@ COMPILED = [
         "v6e:2x4",
         16.33,
     ),
+    (f"{LLAMA} --mesh.data 4 --mesh.fsdp 4 --data.batch-size 128 --accumulate 1", "v5e:4x4", 4.62),
     ("gpt2 --mesh.fsdp 8 --data.batch-size 256 --accumulate 1 --model.remat dots", "v5e:2x4", 11.73),
     ("gpt2 --mesh.fsdp 8", "v5e:2x4", 21.24),  # what it was refused for
 ]

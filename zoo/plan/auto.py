@@ -174,7 +174,8 @@ def ranked(found: Found, recipe, place, plan_of: Callable) -> list:
     """
     plans: list = []
     seen: set[str] = set()
-    scale, failure = 1.0, None
+    scale = 1.0
+    failure: ConfigError | None = None
     while len(seen) < PLANNED:
         fast = found.fastest(place.chip.hbm_bytes / scale)
         left = [each for each in fast if flags(recipe, each.recipe) not in seen]

@@ -92,7 +92,8 @@ def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     data = abstract_data(recipe)
     recipe = complete(recipe, data)
     (start_on_cpu if of_gpus else prepare)()
-    plan_of = analysed if of_gpus else compiled_apart
+    plan_of: Callable = analysed if of_gpus else compiled_apart
+    found: Any
     if request.auto:
         found = auto.chosen(request, recipe, step_of, data, place, plan_of)
     else:

@@ -11,7 +11,7 @@ A plan says both. Runs of others: MaxText's 32B on v5p 60 to 71 % of the sheet, 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from zoo.plan.chips import Chip
+from zoo.plan.chips import TPU
 from zoo.plan.collectives import Collective
 
 MATMUL_RATE = 0.8
@@ -51,7 +51,7 @@ def roofline(
     flops: float,
     memory_bytes: float,
     collectives: Iterable[Collective],
-    chip: Chip,
+    chip: TPU,
     bandwidths: Mapping[str, float],
 ) -> Roofline:
     """From what a chip computes, reads and sends in a step."""
