@@ -16,7 +16,7 @@ from test_plan import has_libtpu
 ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import dataclasses, json, sys
-from zoo.plan.topology import devices_of, mesh_over, prepare, quiet
+from zoo.plan.topology import Slice, prepare, quiet
 prepare()
 import jax
 import train
@@ -27,7 +27,7 @@ from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.recipes import CONFIGS
 from zoo.mesh import MeshConfig
 
-mesh = mesh_over(devices_of("v5e:2x4"), MeshConfig(data=2, fsdp=2, tensor=2))
+mesh = Slice("v5e:2x4").mesh(MeshConfig(data=2, fsdp=2, tensor=2))
 
 
 def lowered(kind, **changes):

@@ -112,13 +112,11 @@ def _forward(sums, chunks, words, readout, x_BTD, rows):
         given = chunked((x_BTD, *rows), chunks)
         x_RD, *first = jax.tree.map(lambda x: x[0], given)
         start = zeros(lambda: (learned, loss(learned, x_RD, first)[1]))
-        (d_learned, total), dx_CRD = jax.lax.scan(add, start, given)
-        # What crosses devices is as wide as the gradient of a matmul of these activations.
-        d_learned = [d.astype(x_BTD.dtype) if d.ndim > 1 else d for d in d_learned]
-        return (d_learned, total), joined(dx_CRD, x_BTD.shape)
+        total, dx_CRD = jax.lax.scan(add, start, given)
+        return total, joined(dx_CRD, x_BTD.shape)
 
     (d_learned, total), dx_BTD = on_each_part(part, words, (learned, kept), x_BTD, *rows)
-    more = iter([d.astype(value.dtype) for d, value in zip(d_learned, learned, strict=True)])
+    more = iter(d_learned)
     d_readout = jax.tree.unflatten(tree, [next(more) if value is None else None for value in kept])
     return total, (d_readout, dx_BTD)
 

@@ -79,12 +79,15 @@ def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
     carried: dict[str, Collective] = {}
     for name, computation in program.computations.items():
         for place, instruction in enumerate(computation.instructions.values()):
-            kind = KINDS.get(instruction.opcode.removesuffix("-start"))
+            opcode = instruction.opcode.removesuffix("-start")
+            kind = KINDS.get(opcode)
             runs = program.runs[name]
             if kind is None or not runs:
                 continue
             collective = read(program, computation, instruction, place, kind, runs, axes, known)
-            key = instruction.attribute("channel_id") or f"{name}/{instruction.name}"
+            # A collective of another kind may have the same channel.
+            channel = instruction.attribute("channel_id")
+            key = f"{opcode} {channel}" if channel else f"{name}/{instruction.name}"
             seen = carried if name.startswith(CARRIED) else found
             if key not in seen or seen[key].runs < runs:
                 seen[key] = collective
