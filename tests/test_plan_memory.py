@@ -8,7 +8,7 @@ import pytest
 
 import train
 from zoo import cli
-from zoo.mesh import abstract_mesh, mesh_sizes
+from zoo.mesh import mesh_sizes
 from zoo.plan import expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.plan.topology import Slice
@@ -49,7 +49,7 @@ def test_closed_form_memory_is_within_a_tenth_of_the_compilers(line, topology, g
     recipe = cli.parse(line.split(), CONFIGS, CHOICES, default="gpt_stdlib")
     data, place = abstract_data(recipe), Slice(topology)
     recipe = train.complete(recipe, data)
-    mesh = abstract_mesh(mesh_sizes(recipe.mesh, place.count))
+    mesh = place.abstract(mesh_sizes(recipe.mesh, place.count))
     parts = train.step_of(recipe, data)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
     known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)

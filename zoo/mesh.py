@@ -105,6 +105,8 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     return Mesh(laid.reshape(tuple(sizes.values())), AXES, axis_types=types)
 
 
-def abstract_mesh(sizes: Mapping[str, int]) -> AbstractMesh:
-    """A mesh of sizes alone, to ask what each device would hold."""
-    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+def abstract_mesh(sizes: Mapping[str, int], device=None) -> AbstractMesh:
+    """A mesh of sizes alone, to ask what each device would hold; `device` is a jax.sharding.AbstractDevice,
+    where it matters what they are."""
+    types = (AxisType.Auto,) * len(sizes)
+    return AbstractMesh(tuple(sizes.values()), tuple(sizes), axis_types=types, abstract_device=device)

@@ -25,6 +25,7 @@ from jax.tree_util import Partial
 
 from zoo.checkpoint import named_leaves
 from zoo.losses import CHUNK_BYTES
+from zoo.mesh import AXES, abstract_mesh
 from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device, offloaded_bytes
 from zoo.sharding import RULES
@@ -36,9 +37,6 @@ ROWS = 10_007
 # computes elementwise functions again: 0.63 to 0.91 in the three steps of benchmarks/README.md whose fullest
 # moment that is.
 LIVE = 0.75
-
-
-MANY = 64  # chips; see outlives_layers
 
 
 @dataclass(frozen=True)
@@ -94,10 +92,9 @@ def memory(parts, config, batch, mesh, known: Held) -> Memory:
     waiting = known.cast + summed + kept(parts.model, parts, config, batch, mesh) / parts.accumulate
     inside = LIVE * everything(parts, config, batch, mesh) / parts.accumulate / layers_of(config)
     scores = logits(parts, batch, mesh) / parts.accumulate
-    outlived = scores * outlives_layers(parts.model, mesh)
     moments = (
         waiting + scores + table(parts, config, mesh),
-        waiting + outlived + known.layer + inside + known.gradients,
+        waiting + known.layer + inside + known.gradients,
         (known.gradients + known.offloaded) * bool(known.offloaded),  # the update, with the state beside it
     )
     return Memory(known.arguments, int(max(moments)), known.offloaded)
@@ -108,14 +105,6 @@ def logits(parts, batch, mesh) -> float:
     positions = math.prod(batch["targets"].shape) / ways(mesh)
     rows = max((V for V, _ in tables(parts.model, mesh)), default=0.0)
     return min(positions * rows * 4, CHUNK_BYTES * parts.accumulate)
-
-
-def outlives_layers(model, mesh) -> bool:
-    """Whether the logits are still there when the layers go backward: where a vocabulary has a bias, whose
-    gradient is summed last, and over many chips, where the compiler hides no collectives and so leaves the
-    table's gradient, for which nothing waits, to the end (benchmarks/README.md)."""
-    biased = any(spec.letters == "V" for spec in named_leaves(model.abstract()).values())
-    return biased or mesh.size >= MANY
 
 
 def table(parts, config, mesh) -> float:
@@ -176,17 +165,17 @@ def kept(model, parts, config, batch, mesh) -> float:
     logits and without the parameters themselves."""
     leaves, tree = jax.tree.flatten(batch)
     shapes = tuple((leaf.shape[1:], leaf.dtype) for leaf in leaves)
-    found = residuals(model, parts.task, tree, shapes, bool(parts.carried_rows))
-    rows = (
-        leaves[0].shape[0] / ways(mesh) / mesh.shape.get("tensor", 1)
-    )  # by heads, by width, or by positions
+    device = getattr(mesh, "abstract_mesh", mesh).abstract_device
+    found = residuals(model, parts.task, tree, shapes, bool(parts.carried_rows), device)
+    rows = leaves[0].shape[0] / ways(mesh)
+    rows /= mesh.shape.get("tensor", 1)  # which splits heads, widths or positions
     return rows * sum(size for _, size in found)
 
 
 @functools.cache
-def residuals(model, task, tree, shapes, carries: bool) -> list[tuple[tuple[int, ...], float]]:
+def residuals(model, task, tree, shapes, carries: bool, device) -> list[tuple[tuple[int, ...], float]]:
     """(shape, bytes a row) of each array that the forward pass of ROWS rows leaves; `tree` and `shapes` are
-    of a batch, without its rows."""
+    of a batch, without its rows. The device decides which kernels attention has (zoo/kernels)."""
     batch = jax.tree.unflatten(tree, [jax.ShapeDtypeStruct((ROWS, *s), dtype) for s, dtype in shapes])
     specs = model.abstract()
     params = jax.tree.map(lambda spec: jax.ShapeDtypeStruct(spec.shape, spec.dtype), specs)
@@ -204,9 +193,11 @@ def residuals(model, task, tree, shapes, carries: bool) -> list[tuple[tuple[int,
     counting = {ROWS, ROWS * length}
     vocabularies = {spec.shape[0] for spec in jax.tree.leaves(specs) if spec.letters[:1] == "V"}
     layers = layers_of(model.config)
+    with jax.sharding.use_abstract_mesh(abstract_mesh(dict.fromkeys(AXES, 1), device)):
+        found = jax.make_jaxpr(pulled_back)(params, batch).out_avals
     return [
         (leaf.shape, math.prod(leaf.shape) * leaf.dtype.itemsize / ROWS)
-        for leaf in jax.make_jaxpr(pulled_back)(params, batch).out_avals
+        for leaf in found
         if counting & set(leaf.shape)
         and not vocabularies & set(leaf.shape)
         and not in_host_memory(leaf)

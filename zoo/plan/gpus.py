@@ -53,8 +53,12 @@ class Cluster:
             nodes *= 2
         return [each for each in map(cluster, names) if each.count > self.count]
 
+    def abstract(self, sizes: Mapping[str, int]) -> AbstractMesh:
+        """A mesh of sizes alone; attention is planned in its plain form, as no GPU says what it can."""
+        return abstract_mesh(sizes)
+
     def mesh(self, config: MeshConfig) -> AbstractMesh:
-        return abstract_mesh(mesh_sizes(config, self.count))
+        return self.abstract(mesh_sizes(config, self.count))
 
     def bandwidths(self, mesh) -> dict[str, float]:
         """Bytes per second that a GPU can send along each axis."""

@@ -3,12 +3,19 @@
 A TPU writes them all as convolutions. Heads and rows of attention are then "positions" of a window with
 dilated inputs, of which most meet only holes: what is counted is the pairs that meet a number, as XLA's own
 count does (HloCostAnalysis).
+
+A kernel's matmuls are in no program's text. Splash attention (zoo/kernels/splash.py) multiplies queries with
+keys and scores with values forward, and backward makes the scores anew in each of its two kernels: 2, 3 and 4
+products of all queries with all keys. Blocks that see nothing are counted, though it skips them, as the
+model's own FLOPs count attention in full.
 """
 
 import math
 import re
 
 from zoo.plan.program import Array, Computation, Instruction, Program
+
+PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 
 
 def matmul_flops(program: Program) -> float:
@@ -18,7 +25,19 @@ def matmul_flops(program: Program) -> float:
         for instruction in computation.instructions.values():
             if instruction.opcode in ("dot", "convolution"):
                 total += program.runs[name] * flops_of(computation, instruction)
+            if instruction.opcode == "custom-call":
+                total += program.runs[name] * kernel_flops(computation, instruction)
     return total
+
+
+def kernel_flops(computation: Computation, instruction: Instruction) -> float:
+    """Of splash attention, by its queries [B, H, T, K] and keys [B, J, S, K]; 0 of other calls."""
+    products = next((n for kernel, n in PRODUCTS.items() if instruction.name.startswith(kernel)), 0)
+    if not products:
+        return 0.0
+    arrays = [array for name in instruction.operands for array in computation.arrays(name)]
+    queries, keys = [array.shape for array in arrays if len(array.shape) == 4][:2]
+    return 2.0 * products * math.prod(queries) * keys[2]
 
 
 def flops_of(computation: Computation, instruction: Instruction) -> float:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from zoo.errors import ConfigError
-from zoo.mesh import abstract_mesh, describe
+from zoo.mesh import describe
 from zoo.plan import expected
 from zoo.plan.abstract import placed_batch, placed_state
 from zoo.sharding import RULES
@@ -45,7 +45,7 @@ def smallest_change(recipe, step_of: Callable, data, place, mesh, scale: float) 
     for flags, changed, sizes in changes(recipe, dict(mesh.shape)):
         try:
             check_rows(changed, sizes)
-            other = abstract_mesh(sizes)
+            other = place.abstract(sizes)
             parts = step_of(changed, data)
             state, batch = placed_state(parts, other), placed_batch(parts.task, data, other)
             known = expected.held(parts, changed.model, state, batch, other, place.numbers)

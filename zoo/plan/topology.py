@@ -14,7 +14,7 @@ import os
 import re
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,10 +22,10 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax.experimental import mesh_utils, topologies
-from jax.sharding import Mesh
+from jax.sharding import AbstractDevice, AbstractMesh, Mesh
 
 from zoo.errors import ConfigError, nearest
-from zoo.mesh import MeshConfig, mesh_sizes
+from zoo.mesh import MeshConfig, abstract_mesh, mesh_sizes
 from zoo.plan.abstract import tiled_size
 from zoo.plan.chips import CHIPS, GPUS, TPU
 
@@ -141,6 +141,10 @@ class Slice:
         """The chips, as the compiler describes them."""
         with quiet():
             return list(topologies.get_topology_desc(self.name, platform="tpu").devices)
+
+    def abstract(self, sizes: Mapping[str, int]) -> AbstractMesh:
+        """A mesh of sizes alone over such chips; no compiler is asked for it."""
+        return abstract_mesh(sizes, AbstractDevice(self.chip.name, 1, "tpu"))
 
     def mesh(self, config: MeshConfig) -> Mesh:
         """The mesh of a run, laid on the chips' torus; an axis may take a part of a dimension."""

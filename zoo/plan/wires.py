@@ -3,8 +3,9 @@
 
     data      all-reduce of gradients                                  2 (n - 1) / n  P b
     fsdp      gathered forward and backward, gradients scattered       3 (n - 1) / n  P b
-    tensor    2 all-reduces of activations a layer, each way, or as
-              many pairs of gathers and scatters                       8 (n - 1) / n  N rows T D b
+    tensor    activations gathered before and scattered behind each
+              of a layer's 2 halves, each way, and gathered once
+              more for its weights' gradients (arXiv 2205.05198)      10 (n - 1) / n  N rows T D b
 
 data stands for every axis that splits rows or positions and not the parameter, fsdp for every one that splits
 both. What other axes send is not in the closed form.
@@ -37,8 +38,8 @@ def wire_bytes(parts, config, batch, mesh) -> dict[str, float]:
     if n > 1:
         inner = innermost(config)
         x = math.prod(batch["inputs"]["tokens"].shape) / ways(mesh) * inner.dims["D"] * width
-        sums = 6 if getattr(inner, "remat", "none") == "full" else 4
-        found["tensor"] = sums * inner.num_layers * x * 2 * (n - 1) / n
+        moves = 12 if getattr(inner, "remat", "none") == "full" else 10
+        found["tensor"] = moves * inner.num_layers * x * (n - 1) / n
     return found
 
 
