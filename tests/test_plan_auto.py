@@ -139,6 +139,16 @@ def test_what_the_compiler_asks_for_beyond_the_closed_form_is_expected_of_the_ot
     assert "does not fit" in capsys.readouterr().err
 
 
+def test_every_kind_of_recomputation_is_looked_at():
+    (recipe, found), data = searched("gpt2"), complete("gpt2")[1]
+    plans = auto.ranked(
+        *(found, recipe, PLACE),
+        lambda each: analysed(Request("h100:8x1"), each.recipe, train.step_of, data, PLACE),
+    )
+    assert {plan.recipe.model.remat for plan in plans} == {"none", "dots", "full"}
+    assert len(plans) == auto.PLANNED
+
+
 def test_three_are_told_with_their_flags_and_the_record_agrees(capsys):
     assert train.main(shlex.split("gpt2 --plan auto:h100:8x1 --price 2")) == 0
     told = capsys.readouterr()

@@ -18,6 +18,7 @@ from zoo.plan.abstract import placed_batch, placed_state
 from zoo.plan.apart import Crashed, apart
 from zoo.plan.candidates import flags, meshes, parts_of_a_batch, remats, with_setting
 from zoo.plan.estimate import Estimate, estimate
+from zoo.plan.expected import innermost
 from zoo.plan.gpus import Cluster
 from zoo.plan.remedies import TooLarge
 from zoo.plan.report import dollars, gib, speed
@@ -36,6 +37,10 @@ class Candidate:
     @property
     def bytes(self) -> int:
         return self.estimate.memory.total
+
+    @property
+    def remat(self) -> str:
+        return getattr(innermost(self.recipe.model), "remat", "")
 
 
 @dataclass(frozen=True)
@@ -170,10 +175,12 @@ def search_apart(recipe, step_of: Callable, data, place) -> Found:
 def ranked(found: Found, recipe, place, plan_of: Callable) -> list:
     """Plans of the few settings that promise most, the fastest first.
 
+    The fastest of each kind of recomputation are looked at first, as closed forms tell these apart least.
     What the compiler asks for beyond the closed form, where it refuses one, is expected of the others too.
     """
     plans: list = []
     seen: set[str] = set()
+    kinds: set[str] = set()
     scale = 1.0
     failure: ConfigError | None = None
     while len(seen) < PLANNED:
@@ -181,8 +188,10 @@ def ranked(found: Found, recipe, place, plan_of: Callable) -> list:
         left = [each for each in fast if flags(recipe, each.recipe) not in seen]
         if not left:
             break
+        left.sort(key=lambda each: each.remat in kinds)  # and by time, as they are sorted
         name = flags(recipe, left[0].recipe)
         seen.add(name)
+        kinds.add(left[0].remat)
         note(f"auto     {len(seen)} of at most {PLANNED}: {name}")
         try:
             plans.append(plan_of(left[0]))
