@@ -16,8 +16,8 @@ from zoo.best import best_specs, judged, smaller_is_better, unknown_best, value_
 from zoo.checkpoint import Checkpoints, leaf_sums, named_leaves
 from zoo.errors import ConfigError
 from zoo.evaluation import Evaluation
+from zoo.lettered import ParamSpec
 from zoo.reporter import Reporter
-from zoo.sharding import ParamSpec
 
 # --- the rule -------------------------------------------------------------------------------------
 

@@ -9,8 +9,8 @@ from training import MESHES, eight_devices, families, mesh_of, parts_of, train
 
 from zoo.checkpoint import Checkpoints, named_leaves, nested, state_digest
 from zoo.errors import CheckpointError, StorageError
+from zoo.lettered import ParamSpec
 from zoo.models import MODELS
-from zoo.sharding import ParamSpec
 
 STEPS = 6
 

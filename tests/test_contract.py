@@ -38,16 +38,10 @@ from families import (
 )
 
 import zoo.models
+from zoo.lettered import stored_size
 from zoo.mesh import AXES, MeshConfig, make_mesh
 from zoo.models.pure import Model
-from zoo.sharding import (
-    LETTERS,
-    RULES,
-    AxisType,
-    placement,
-    shardings,
-    stored_size,
-)
+from zoo.sharding import LETTERS, RULES, AxisType, placement, shardings
 
 each_size = pytest.mark.parametrize("size", sorted(zoo.models.SIZES))
 

@@ -19,7 +19,7 @@ LEAVES = (
     "crf",
     "recurrence",
 )  # know nothing of models
-LINEN = ("models", "layers", "sharding")
+LINEN = ("models", "layers", "lettered")
 
 
 def imports(path: Path) -> dict[str, set[str]]:
@@ -61,7 +61,7 @@ def test_only_sharding_writes_partition_specs():
     )
 
 
-def test_only_models_layers_and_sharding_know_linen():
+def test_only_models_layers_and_boxes_of_parameters_know_linen():
     assert not breaking(lambda path: part(path) in LINEN or "flax" not in packages(path))
 
 

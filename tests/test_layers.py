@@ -19,8 +19,8 @@ from zoo.layers import (
     matmul,
     parse,
 )
+from zoo.lettered import specs
 from zoo.rotary import rotary_frequencies, rotate
-from zoo.sharding import specs
 
 DIMS = {"B": 2, "T": 3, "D": 6, "E": 10, "H": 2, "K": 4, "F": 5, "V": 7, "C": 3}
 

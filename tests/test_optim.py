@@ -15,6 +15,7 @@ import optax
 import pytest
 
 from zoo.errors import ConfigError
+from zoo.lettered import ParamSpec
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.optim import (
     OPTIMIZERS,
@@ -29,7 +30,7 @@ from zoo.optim import (
 )
 from zoo.optim.muon import orthogonalize
 from zoo.schedules import Constant, Linear
-from zoo.sharding import ParamSpec, shardings
+from zoo.sharding import shardings
 
 STEPS = 5
 SIZES = {"N": 2, "V": 8, "T": 4, "D": 6, "H": 2, "K": 4, "F": 10}

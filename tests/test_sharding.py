@@ -8,20 +8,12 @@ from training import eight_devices, mesh_of
 
 import zoo
 from zoo.errors import ConfigError
+from zoo.lettered import ParamSpec, stored_size
 from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.reporter import unspread
-from zoo.sharding import (
-    LETTERS,
-    RULES,
-    ParamSpec,
-    check_axes,
-    check_rows,
-    placement,
-    shardings,
-    stored_size,
-)
+from zoo.sharding import LETTERS, RULES, check_axes, check_rows, placement, shardings
 
 MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 

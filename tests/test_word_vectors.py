@@ -20,11 +20,11 @@ from zoo.data.word_pairs import Stretches, WordPairsConfig, keep_probability, lo
 from zoo.errors import ConfigError, DataError
 from zoo.feed import evaluation_batches, training_batches
 from zoo.inference.words import neighbours
+from zoo.lettered import stored_size
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.pure import Model
 from zoo.models.word_vectors import SIZES, WordVectors, WordVectorsConfig
 from zoo.pretrained.tables import vectors_of
-from zoo.sharding import stored_size
 from zoo.step import TrainStep
 from zoo.tasks.word_vectors import CBOW, GloVe, SkipGram
 

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from zoo.errors import ConfigError, nearest
-from zoo.sharding import ParamSpec
+from zoo.lettered import ParamSpec
 
 SMALLER_IS_BETTER = ("loss", "perplexity", "bits_per_byte", "error", "distance")  # in a metric's name
 

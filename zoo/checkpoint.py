@@ -24,7 +24,7 @@ import numpy as np
 
 from zoo import cluster, sharding
 from zoo.errors import CheckpointError, first_line, storage_errors
-from zoo.sharding import ParamSpec
+from zoo.lettered import ParamSpec
 
 
 class Checkpoints:

@@ -23,9 +23,9 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 
 from zoo.errors import ConfigError
+from zoo.lettered import ParamSpec
 from zoo.models.depth import innermost
 from zoo.models.pure import present
-from zoo.sharding import ParamSpec
 
 
 @dataclass(frozen=True)

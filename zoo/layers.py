@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from zoo.sharding import Lettered, constrain, spread, stored_size
+from zoo.lettered import Lettered, stored_size
+from zoo.sharding import constrain, spread
 
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form of arXiv 1606.08415 (BERT, nanoGPT)

@@ -21,10 +21,10 @@ from jax.tree_util import Partial
 from zoo import offload, sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
+from zoo.lettered import ParamSpec
 from zoo.models.pure import Model
 from zoo.optim import precision
 from zoo.optim.finetune import overlaid, without
-from zoo.sharding import ParamSpec
 from zoo.state import TrainState
 
 ROUNDING = 2**32 - 1  # folded into a step's key; micro-batches fold in 0, 1, 2, ...

@@ -24,7 +24,8 @@ import jax.numpy as jnp
 
 from zoo.errors import ConfigError, nearest
 from zoo.layers import Linear, dropout, dropout_key, matmul, parse
-from zoo.sharding import ParamSpec, constrain
+from zoo.lettered import ParamSpec
+from zoo.sharding import constrain
 
 A, B = "lora_a", "lora_b"
 

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from zoo import sharding
+from zoo import lettered
 from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError
 from zoo.layers import Linear
@@ -75,7 +75,7 @@ class Model:
     @functools.cache  # noqa: B019 -- models are few and small: no arrays in them
     def abstract(self) -> dict:
         """The parameters' letters, shapes and dtypes, without any array."""
-        specs = sharding.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
+        specs = lettered.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
         if self.bits:
             return nested(whole_numbers.quantised_specs(named_leaves(specs), self.kernels(), self.bits))
         return nested(named_leaves(specs) | self._adapter_specs()) if self.lora else specs
@@ -239,7 +239,7 @@ class Model:
 
         def spec(path, leaf):
             letters = path[-1].key.rpartition("_")[2]
-            return sharding.ParamSpec(letters, leaf.shape, leaf.shape, leaf.dtype)
+            return lettered.ParamSpec(letters, leaf.shape, leaf.shape, leaf.dtype)
 
         state = jax.eval_shape(lambda: self.initial_state(batch_size, length))
         return jax.tree_util.tree_map_with_path(spec, state)

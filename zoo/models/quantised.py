@@ -26,7 +26,8 @@ import jax.numpy as jnp
 
 from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError, nearest
-from zoo.sharding import ParamSpec, shardings_like
+from zoo.lettered import ParamSpec
+from zoo.sharding import shardings_like
 
 WEIGHTS = {"int8": 8, "int4": 4}
 INTEGERS = {bits: jnp.dtype(name) for name, bits in WEIGHTS.items()}

@@ -2,7 +2,7 @@
 
 import jax
 
-from zoo.sharding import ParamSpec
+from zoo.lettered import ParamSpec
 
 
 def decays(path) -> bool:

@@ -3,7 +3,7 @@
 import jax
 import optax
 
-from zoo.sharding import ParamSpec
+from zoo.lettered import ParamSpec
 
 
 def state_specs(tx: optax.GradientTransformation, specs):

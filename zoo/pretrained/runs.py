@@ -12,11 +12,11 @@ from zoo import models
 from zoo.checkpoint import Checkpoints
 from zoo.data import load_tokenizer
 from zoo.errors import CheckpointError
+from zoo.lettered import ParamSpec
 from zoo.models.lora import with_lora
 from zoo.optim.precision import stored_specs, wide
 from zoo.pretrained.settings import read_settings
 from zoo.run import recipe_of
-from zoo.sharding import ParamSpec
 
 
 def is_run(folder: Path) -> bool:

@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from zoo.errors import CheckpointError, ConfigError
+from zoo.lettered import stored_size
 from zoo.models.rnn import CELLS, RNNConfig
 from zoo.pretrained.finite import check_finite
 from zoo.pretrained.rnn_biases import biases_from, biases_of
 from zoo.pretrained.tensors import as_floats, check_tensors, listed
-from zoo.sharding import stored_size
 
 RNN = "rnn."  # before the recurrent tensors' names in a whole model
 REMEDY = "take the config that config_from_torch reads from them"
