@@ -31,13 +31,13 @@ def matmul_flops(program: Program) -> float:
 
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    """Of splash attention, by its queries [B, H, T, K] and keys [B, J, S, K]; 0 of other calls."""
+    """Of splash attention, by its queries [..., T, K] and keys [..., S, K]; 0 of other calls."""
     products = next((n for kernel, n in PRODUCTS.items() if instruction.name.startswith(kernel)), 0)
     if not products:
         return 0.0
     arrays = [array for name in instruction.operands for array in computation.arrays(name)]
-    queries, keys = [array.shape for array in arrays if len(array.shape) == 4][:2]
-    return 2.0 * products * math.prod(queries) * keys[2]
+    queries, keys = [array.shape for array in arrays if len(array.shape) > 2 and "f" in array.dtype][:2]
+    return 2.0 * products * math.prod(queries) * keys[-2]
 
 
 def flops_of(computation: Computation, instruction: Instruction) -> float:

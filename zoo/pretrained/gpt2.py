@@ -28,7 +28,7 @@ MASKS = (".attn.bias", ".attn.masked_bias")  # the causal mask, which old files 
 # Name there: the letters of its sizes, and its place here. Three of ours make one of theirs side by side.
 OUTER = {
     "wte.weight": ("VD", ["tokens/table"]),
-    "wpe.weight": ("TD", ["positions/table"]),
+    "wpe.weight": ("MD", ["positions/table"]),
     "ln_f.weight": ("D", ["norm/scale"]),
     "ln_f.bias": ("D", ["norm/bias"]),
 }
