@@ -98,6 +98,7 @@ def train(name: str, recipe) -> int:
     recipe = completed(recipe, CONFIGS[name])
     dataset = data.load(recipe.data, recipe.seed)
     recipe = complete(recipe, dataset)
+    mesh = checked_mesh(recipe)
     with RunFolder(recipe, dataset.digest, name) as run:
         result = run.ending()
         if result is not None:
@@ -107,7 +108,7 @@ def train(name: str, recipe) -> int:
             print(f"{run.path} is complete at step {result['step']}; {again}", file=sys.stderr)
         else:
             cluster.from_first(lambda: saved_data(run, dataset))
-            result = train_in(run, recipe, dataset, stop, flags)
+            result = train_in(run, recipe, dataset, mesh, stop, flags)
             if result is None:
                 return PREEMPTED
             result["seconds"] = round(time.monotonic() - started, 1)
@@ -117,17 +118,23 @@ def train(name: str, recipe) -> int:
     return 0
 
 
-def train_in(run, recipe, dataset, stop, flags) -> dict | None:
-    """The run, phase by phase; returns its result, or None where it was asked to stop and has saved."""
-    # Devices, model, step.
+def checked_mesh(recipe):
+    """The devices, over which the recipe's rows and model can be spread: ConfigError before anything is
+    written."""
     mesh = make_mesh(recipe.mesh)
     sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
+    sharding.check_axes(models.create(recipe.model), getattr(recipe.data, "length", 0), mesh)
+    return mesh
+
+
+def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
+    """The run, phase by phase; returns its result, or None where it was asked to stop and has saved."""
+    # Model, step.
     teacher = teacher_params = None
     if recipe.distill.teacher:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
     parts = step_of(recipe, dataset, teacher)
     model, frozen = parts.model, parts.frozen
-    sharding.check_axes(model, recipe.data.length, mesh)
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
     first, settings = cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
 

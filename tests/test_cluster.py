@@ -178,7 +178,8 @@ def test_settings_that_cannot_be_are_refused(settings, what):
     [
         ({}, ""),
         ({"SLURM_NTASKS": "1"}, ""),
-        ({"SLURM_NTASKS": "16"}, "SLURM"),
+        ({"SLURM_NTASKS": "16"}, ""),  # a batch script, which starts its tasks with srun
+        ({"SLURM_NTASKS": "16", "SLURM_STEP_NODELIST": "n[1-2]"}, "SLURM"),
         ({"OMPI_COMM_WORLD_SIZE": "2"}, "Open MPI"),
         ({"TPU_WORKER_HOSTNAMES": "localhost"}, ""),
         ({"TPU_WORKER_HOSTNAMES": "a,b"}, "TPU slice"),
@@ -208,6 +209,7 @@ def test_a_host_with_a_tpu_asks_jax_and_trains_alone_where_that_knows_nothing(mo
     assert "trains alone" in capsys.readouterr().err and not cluster.is_several()
     with pytest.raises(ConfigError, match="do not come together"):
         monkeypatch.setenv("SLURM_NTASKS", "4")
+        monkeypatch.setenv("SLURM_STEP_NODELIST", "n1")
         cluster.join(ClusterConfig())
     monkeypatch.delenv("SLURM_NTASKS")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")

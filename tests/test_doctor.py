@@ -101,6 +101,7 @@ def test_a_tpus_host_may_be_alone(monkeypatch):
 
 def test_one_that_should_be_several_is_a_fault_and_a_proxy_a_warning(monkeypatch):
     monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_STEP_NODELIST", "n1")
     monkeypatch.setenv("https_proxy", "http://x")
     found = list(doctor.processes())
     assert kinds(found) == [doctor.FAULT, doctor.WARNING]

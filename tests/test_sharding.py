@@ -13,7 +13,7 @@ from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.reporter import unspread
-from zoo.sharding import LETTERS, RULES, check_axes, check_rows, placement, shardings
+from zoo.sharding import LETTERS, RULES, check_axes, check_rows, pipeline_of, placement, shardings
 
 MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 
@@ -112,13 +112,31 @@ def test_a_slice_is_consecutive_devices():
 
 
 class Device:
-    def __init__(self, number):
-        self.slice_index, self.id = number // 4, number
+    """Of eight in two hosts or slices, which JAX calls slices both."""
+
+    def __init__(self, number, platform):
+        self.slice_index = self.process_index = number // 4
+        self.id, self.platform = number, platform
 
 
 def test_slices_that_are_not_the_machines_are_refused():
     with pytest.raises(ConfigError, match="slice=1: the devices are 2 slices; use --mesh.slice 2"):
-        make_mesh(MeshConfig(), [Device(number) for number in range(8)])
+        make_mesh(MeshConfig(), [Device(number, "tpu") for number in range(8)])
+
+
+def test_hosts_of_gpus_are_no_slices():
+    devices = [Device(number, "gpu") for number in (5, 4, 7, 6, 1, 0, 3, 2)]
+    for config in (MeshConfig(fsdp=8, data=1), MeshConfig(slice=2, fsdp=4)):
+        assert [device.id for device in make_mesh(config, devices).devices.flat] == list(range(8))
+
+
+@eight_devices
+@pytest.mark.parametrize(
+    ("rows", "stages", "parts"), [(64, 2, 8), (64, 4, 16), (6, 2, 6), (10, 4, 10), (7, 2, 7), (22, 2, 2)]
+)
+def test_micro_batches_are_at_most_four_a_stage(rows, stages, parts):
+    mesh = make_mesh(MeshConfig(data=1, pipeline=stages), jax.devices()[:stages])
+    assert pipeline_of(rows, mesh) == (stages, parts)
 
 
 @pytest.mark.parametrize(
@@ -126,6 +144,7 @@ def test_slices_that_are_not_the_machines_are_refused():
     [
         ("lstm", {"context": 2}, "mesh.context=2: RNNConfig has no attention to spread"),
         ("lstm", {"pipeline": 2}, "mesh.pipeline=2: RNNConfig has no layers to spread"),
+        ("qwen3_30b_a3b", {"pipeline": 2}, "what routers say is not passed on from stage to stage"),
         ("gpt_tiny", {"expert": 2}, "mesh.expert=2: GPTConfig has no experts to spread"),
         ("gpt_tiny", {"context": 5}, "data.length=24 does not divide over mesh context=5"),
     ],

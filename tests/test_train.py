@@ -202,16 +202,33 @@ def test_watching_a_run_does_not_change_it(text, whole, capsys):
     assert watched["state_digest"] == whole["state_digest"]
 
 
-@pytest.mark.long
 @eight_devices
 def test_the_mesh_of_a_run_may_change_between_two_starts(text, capsys, monkeypatch):
     """What is saved on eight devices goes on, exactly, on another arrangement of them."""
     terminate_at_step_six(monkeypatch)
-    assert run(text, capsys, "--mesh.fsdp", "4", "--mesh.tensor", "2")[0] == 75
+    two = ("--model.num-layers", "2")
+    code, _, err = run(text, capsys, *two, "--mesh.pipeline", "2", "--mesh.tensor", "2")
+    assert code == 75 and "pipeline 2 stages, 4 micro-batches, each stage idle for 20%" in err
     monkeypatch.undo()
     monkeypatch.chdir(text.parent)
-    code, result, err = run(text, capsys, "--mesh.fsdp", "2", "--mesh.tensor", "1")
+    others = ("--mesh.context", "2", "--mesh.slice", "2", "--mesh.fsdp", "2")
+    code, result, err = run(text, capsys, *two, *others)
     assert code == 0 and "continued at step" in err and result["step"] == 12
+
+
+@eight_devices
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ("--mesh.slice 3", "mesh slice=3 data=-1 does not fit 8 devices"),
+        ("--mesh.expert 2", "mesh.expert=2: GPTConfig has no experts to spread"),
+        ("--mesh.pipeline 8", "does not divide over mesh pipeline=8"),
+        ("--mesh.data 8 --data.batch-size 12", "=12 does not divide over 8 batch shards"),
+    ],
+)
+def test_a_mesh_that_cannot_be_is_refused_before_anything_is_written(text, capsys, flags, message):
+    assert train.main(command(text, *flags.split())) == 2
+    assert message in capsys.readouterr().err and not (text.parent / "runs").exists()
 
 
 def test_a_loss_that_is_not_finite_exits_with_5_and_names_the_checkpoint(text, whole, capsys, monkeypatch):

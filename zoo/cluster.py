@@ -38,6 +38,8 @@ Found = TypeVar("Found")
 TPU = "TPU"
 # {launcher: the variable that counts its tasks}
 COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
+# What srun sets and sbatch does not: a batch script alone is one process, however many tasks it may start.
+STEP = "SLURM_STEP_NODELIST"
 # Lists of the hosts of a TPU slice, and what several slices have.
 HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
 SLICES = "MEGASCALE_COORDINATOR_ADDRESS"
@@ -103,7 +105,7 @@ def join(config: ClusterConfig) -> None:
 def launched() -> str:
     """The launcher that started several processes, or TPU where only JAX can tell; empty where none did."""
     for name, variable in COUNTS.items():
-        if os.environ.get(variable, "1") not in ("", "1"):
+        if os.environ.get(variable, "1") not in ("", "1") and (name != "SLURM" or os.environ.get(STEP)):
             return name
     if any("," in os.environ.get(variable, "") for variable in HOSTS) or os.environ.get(SLICES):
         return "TPU slice"

@@ -168,11 +168,11 @@ def collective(found) -> Finding:
     """One sum over all devices, of numbers whose sum is known, and how fast it comes."""
     import jax
 
-    from zoo.mesh import MeshConfig, make_mesh
+    from zoo.mesh import MeshConfig, make_mesh, slices_of
     from zoo.sharding import replicated, rows_sharding
 
     count, size = len(found), PROBE_BYTES // 4
-    mesh = make_mesh(MeshConfig(data=count), found)
+    mesh = make_mesh(MeshConfig(slice=slices_of(found)), found)
     x = jax.make_array_from_callback(
         (count, size),
         rows_sharding(mesh),

@@ -111,12 +111,12 @@ def _forward(sums, chunks, words, readout, x_BTD, rows):
 
         given = chunked((x_BTD, *rows), chunks)
         x_RD, *first = jax.tree.map(lambda x: x[0], given)
-        start = zeros(lambda: (learned, loss(learned, x_RD, first)[1]))
+        start = zeros(lambda: ([wide(w) for w in learned], loss(learned, x_RD, first)[1]))
         total, dx_CRD = jax.lax.scan(add, start, given)
         return total, joined(dx_CRD, x_BTD.shape)
 
     (d_learned, total), dx_BTD = on_each_part(part, words, (learned, kept), x_BTD, *rows)
-    more = iter(d_learned)
+    more = iter([d.astype(value.dtype) for d, value in zip(d_learned, learned, strict=True)])
     d_readout = jax.tree.unflatten(tree, [next(more) if value is None else None for value in kept])
     return total, (d_readout, dx_BTD)
 
@@ -137,6 +137,11 @@ def is_read(readout, x_BTD) -> list[bool]:
     jaxpr = jax.make_jaxpr(lambda leaves: jax.tree.unflatten(tree, leaves)(x))(leaves).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}
     return [id(variable) in read for variable in jaxpr.invars]
+
+
+def wide(x):
+    """In at least float32: many small numbers are added up."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def zeros(f):

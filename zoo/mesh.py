@@ -89,20 +89,25 @@ def make_mesh(config: MeshConfig, devices=None) -> Mesh:
     devices = list(jax.devices() if devices is None else devices)
     sizes = mesh_sizes(config, len(devices))
     types = (AxisType.Auto,) * len(AXES)
-    slices = {getattr(device, "slice_index", 0) for device in devices}
-    if len(slices) > 1 and sizes["slice"] != len(slices):
-        raise ConfigError(
-            f"slice={sizes['slice']}: the devices are {len(slices)} slices; use --mesh.slice {len(slices)}"
-        )
-    if sizes["slice"] == 1:
+    slices = slices_of(devices)
+    if slices > 1 and sizes["slice"] != slices:
+        found = f"slice={sizes['slice']}: the devices are {slices} slices"
+        raise ConfigError(f"{found}; use --mesh.slice {slices}")
+    if sizes["slice"] == 1 and devices[0].platform == "tpu":
         return jax.make_mesh(tuple(sizes.values()), AXES, axis_types=types, devices=devices)
-    within = tuple((sizes | {"slice": 1}).values())
-    across = tuple(size if axis == "slice" else 1 for axis, size in sizes.items())
-    if len(slices) > 1:
+    if slices > 1:
+        within = tuple((sizes | {"slice": 1}).values())
+        across = tuple(size if axis == "slice" else 1 for axis, size in sizes.items())
         laid = mesh_utils.create_hybrid_device_mesh(within, across, devices)
-    else:  # hosts in their order, so that a slice is consecutive ones
+    else:  # hosts in their order, so that neighbours are of one host
         laid = np.array(sorted(devices, key=lambda device: (device.process_index, device.id)))
     return Mesh(laid.reshape(tuple(sizes.values())), AXES, axis_types=types)
+
+
+def slices_of(devices) -> int:
+    """How many TPU slices they are; 1 of other devices, whose hosts JAX calls slices too."""
+    indices = {getattr(device, "slice_index", 0) for device in devices if device.platform == "tpu"}
+    return max(len(indices), 1)
 
 
 def abstract_mesh(sizes: Mapping[str, int], device=None) -> AbstractMesh:

@@ -37,7 +37,7 @@ def stacked(block: type[nn.Module], cfg: Any, in_axes: Any) -> nn.Module:
     return Stack(block, cfg, in_axes if isinstance(in_axes, tuple) else (in_axes,))
 
 
-def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, **settings) -> nn.Module:
+def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, unroll: int, **settings):
     """`length` blocks as one scan, their parameters [length, ...]."""
     if cfg.remat != "none":
         block = nn.remat(block, policy=policy(cfg.remat), prevent_cse=False)
@@ -47,7 +47,7 @@ def scanned(block: type[nn.Module], cfg: Any, in_axes: tuple, length: int, **set
         split_rngs={"params": True, "dropout": True},
         in_axes=in_axes,
         length=length,
-        unroll=cfg.layer_unroll or length,
+        unroll=unroll,
         metadata_params={nn.meta.PARTITION_NAME: "N"},
     )
     return scan(cfg, **settings)
@@ -61,7 +61,9 @@ class Stack(nn.Module):
     in_axes: tuple
 
     def setup(self):
-        self.layers = scanned(self.block, self.config, self.in_axes, self.config.num_layers)
+        count = self.config.num_layers
+        unroll = self.config.layer_unroll or count
+        self.layers = scanned(self.block, self.config, self.in_axes, count, unroll)
         nn.share_scope(self, self.layers)  # parameters are named as if this module were not there
 
     def __call__(self, carry, *rest):
@@ -75,7 +77,8 @@ class Stack(nn.Module):
             return self.layers(carry, *rest)
         key = self.make_rng("dropout") if self.has_rng("dropout") else None
         count = self.config.num_layers // stages
-        layers = scanned(self.block, self.config, self.in_axes, count, parent=None)
+        # Not unrolled: libtpu 0.0.42.1 dies of two kernels of attention side by side in one stage.
+        layers = scanned(self.block, self.config, self.in_axes, count, 1, parent=None)
 
         def compute(params, part, carry, rest):
             rngs = {} if key is None else {"dropout": jax.random.fold_in(key, part)}

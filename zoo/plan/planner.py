@@ -15,7 +15,7 @@ from zoo.plan import Request, auto, expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.plan.analytic import analysed
 from zoo.plan.apart import Crashed, apart
-from zoo.plan.candidates import meshes
+from zoo.plan.candidates import meshes, value
 from zoo.plan.chips import TPU, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster, is_cluster
@@ -27,6 +27,7 @@ from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import Slice, check_topology, libtpu_version, prepare, quiet, start_on_cpu
 from zoo.plan.traffic import memory_bytes
 from zoo.plan.wires import wire_bytes
+from zoo.sharding import check_axes
 
 OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|required.*?\(([\d.]+)([KMGT])\)")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -85,6 +86,12 @@ def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     if not of_gpus:
         check_topology(request.topology)
     place = cluster(request.topology) if of_gpus else Slice(request.topology)
+    others = [axis for axis in ("pipeline", "context", "expert") if recipe.mesh.sizes[axis] != 1]
+    if of_gpus and others:
+        raise ConfigError(
+            f"mesh.{others[0]}={recipe.mesh.sizes[others[0]]}: GPUs are planned over data, fsdp and "
+            "tensor; a TPU slice is compiled with every axis"
+        )
     if request.auto:
         meshes(recipe.mesh, place.count)  # refuses what is kept and does not multiply to the chips
     else:
@@ -110,7 +117,8 @@ def compiled_apart(request: Request, recipe, step_of: Callable, data, place: Sli
         return apart(lambda: planned(request, recipe, step_of, data, place))
     except Crashed as error:
         path = field_path(recipe.model, "dropout_rate")
-        hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if path else ""
+        drops = path and value(recipe, path)
+        hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if drops else ""
         raise Crashed(
             f"the TPU's compiler, libtpu {libtpu_version()}, crashed on this step ({error}), a defect of its "
             f"own{hint}"
@@ -121,6 +129,7 @@ def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> 
     """Compiles the step for the slice and reads what came out; TooLarge where it does not fit."""
     chip, mesh = place.chip, place.mesh(recipe.mesh)
     parts = step_of(recipe, data)
+    check_axes(parts.model, data.cfg.length, mesh)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
     known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
     estimated = expected.memory(parts, recipe.model, batch, mesh, known)

@@ -202,16 +202,8 @@ class Recipe:
 # What may change between two starts of one run: how it is computed, watched and stored, not what.
 # The data's digest is compared instead of the path to it, and `steps` by what the schedule does with it.
 EXEMPT = {
-    *(
-        "mesh.data",
-        "mesh.fsdp",
-        "mesh.tensor",
-        "model.remat",
-        "model.layer_unroll",
-        "data.path",
-        "data.vocab_path",
-        "data.template",
-    ),
+    *("model.remat", "model.layer_unroll", "data.path", "data.vocab_path", "data.template"),
+    *(f"mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
     "offload",

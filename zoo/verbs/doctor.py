@@ -1,10 +1,12 @@
 """doctor: what a machine has, and what is wrong with it."""
 
 import dataclasses
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 from zoo import cluster
-from zoo.doctor import FAULT, findings
+from zoo.doctor import FAULT, Finding, findings
 from zoo.errors import ConfigError
 from zoo.metrics import print_result
 
@@ -12,9 +14,8 @@ from zoo.metrics import print_result
 def examine(options) -> int:
     """Prints each finding as it is made; returns 0 where none is a fault, else the code of what a person
     must mend."""
-    cluster.join(cluster.ClusterConfig())
     found = []
-    for finding in findings(Path(options.runs)):
+    for finding in itertools.chain(joined(), findings(Path(options.runs))):
         print(finding, flush=True)
         found.append(dataclasses.asdict(finding))
     faults = sum(each["kind"] == FAULT for each in found)
@@ -22,3 +23,11 @@ def examine(options) -> int:
     code = ConfigError.exit_code if faults else 0
     cluster.leave(code)
     return code
+
+
+def joined() -> Iterator[Finding]:
+    """Joins the processes that a launcher has started; a finding where they do not come together."""
+    try:
+        cluster.join(cluster.ClusterConfig())
+    except ConfigError as error:
+        yield Finding(FAULT, "cluster", str(error), "every process must reach the first one's host and port")

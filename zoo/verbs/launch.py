@@ -32,7 +32,7 @@ def launch(options) -> int:
     command = options.command or ["train.py"]
     if not os.path.isfile(command[0]):
         raise ConfigError(f"{command[0]}: no such file; give the program first: train.py RECIPE ...")
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices // count)}
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices // count)}
     coordinator = f"127.0.0.1:{free_port()}"
     processes = []
     for number in range(count):
