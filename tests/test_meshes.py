@@ -220,3 +220,15 @@ def test_bfloat16_on_a_mesh(axes):
     parts = parts_of(GPTConfig, model=tiny_model(GPTConfig, dropout_rate=0.0, dtype="bfloat16"))
     wanted = train(parts, mesh_of(), stop=2)[1]
     np.testing.assert_allclose(train(parts, on(axes), stop=2)[1], wanted, rtol=2**-9)
+
+
+@eight_devices
+def test_each_micro_batch_and_stage_drops_out_for_itself():
+    """Of a batch of one text many times over, the first rows of the micro-batches stand first."""
+    model = tiny_model(GPTConfig, dropout_rate=0.5)
+    params = model.init(jax.random.key(0))
+    with jax.set_mesh(on({"pipeline": 2})):
+        features = jax.jit(lambda: model.features(params, tokens, train=True, rngs={"dropout": key})[0])
+        tokens, key = np.arange(24)[None].repeat(4, 0), jax.random.key(1)
+        x_BTD = np.asarray(features())
+    assert all((x_BTD[0] != x_BTD[row]).any() for row in (1, 2, 3))

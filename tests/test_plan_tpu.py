@@ -157,3 +157,27 @@ def test_many_chips_send_what_few_do(topology, sizes):
     assert closed <= sent <= 2.3 * closed
     shapes = [each["shape"] for each in program["collectives"]]
     assert not [s for s in shapes if V in s and s != [V] and not {D, D // sizes[1]} & set(s)]
+
+
+SLICES = """
+from zoo.mesh import MeshConfig, make_mesh
+from zoo.plan.topology import prepare, quiet
+prepare()
+from jax.experimental import topologies
+with quiet():
+    devices = topologies.get_topology_desc("v5e:2x2", platform="tpu", num_slices=2).devices
+mesh = make_mesh(MeshConfig(slice=2, data=2, tensor=2), list(devices)[::-1])
+print([sorted({device.slice_index for device in part.flat}) for part in mesh.devices])
+"""
+
+
+def test_the_slice_axis_is_what_joins_slices():
+    """Two slices, as the TPU's runtime describes them; no other axis leaves its slice."""
+    done = subprocess.run(
+        [sys.executable, "-c", SLICES],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "[[0], [1]]\n", done.stderr
