@@ -32,6 +32,8 @@ COMPILED = [
         "v5p:4x8x8",
         23.06,
     ),
+    ("gpt2 --mesh.fsdp 8", "v5e:2x4", 10.01),
+    ("gpt2 --mesh.fsdp 8 --data.batch-size 64 --accumulate 1 --model.remat dots", "v5e:2x4", 2.02),
 ]
 
 
