@@ -34,6 +34,12 @@ COMPILED = [
     ),
     ("gpt2 --mesh.fsdp 8", "v5e:2x4", 10.01),
     ("gpt2 --mesh.fsdp 8 --data.batch-size 64 --accumulate 1 --model.remat dots", "v5e:2x4", 2.02),
+    (
+        "gpt2 --model smollm_135m --model.dtype bfloat16 --model.remat dots --mesh.data 4 --mesh.fsdp 4 "
+        "--data.batch-size 128 --accumulate 1",
+        "v5e:4x4",
+        3.40,
+    ),
 ]
 
 
