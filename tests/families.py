@@ -80,6 +80,7 @@ B, T = 3, 12  # of every batch, so that programs are shared
 CHOICES = {  # of fields that are no Literal
     "activation": tuple(ACTIVATIONS),
     "pattern": ("LG", "GGL", "L"),
+    "remat": ("none", "dots", "full", "save:up", "save:query,offload:attention"),
     "experts": (NoExperts(), Experts(5, 2, balance_loss=0.1), Experts(5, 3, False, 0.1), Experts(5, 2)),
     "rotary_scaling": (Unscaled(), Llama3(original_length=12), Linear(2.0), NTK(2.0, 8), YaRN(4.0, 8)),
 }
