@@ -232,7 +232,6 @@ def loss_and_gradients_on(mesh, model):
 def test_loss_and_gradients_are_the_same_wherever_experts_are(monkeypatch, batch_axes, meshes):
     """Also where the axis of the experts splits the batch too. Float32 sums in another order, a hundred terms
     of rounding 6e-8 each."""
-    monkeypatch.setitem(sharding.RULES, "X", ("expert",))
     monkeypatch.setitem(sharding.RULES, "B", batch_axes)
     model = model_of(balance_loss=0.1, z_loss=0.1)
     _, want = loss_and_gradients_on(mesh_with_experts((1, 1, 1, 1)), model)
@@ -246,7 +245,8 @@ def test_loss_and_gradients_are_the_same_wherever_experts_are(monkeypatch, batch
 
 @eight_devices
 def test_copies_of_a_model_bring_no_tokens_together_and_experts_no_kernels(monkeypatch):
-    monkeypatch.setitem(sharding.RULES, "X", ("expert",))
+    """Where the batch is not spread over experts too; where it is, their tokens come together first."""
+    monkeypatch.setitem(sharding.RULES, "B", ("data", "fsdp"))
     for sizes in ((8, 1, 1, 1), (2, 1, 1, 4)):
         mesh = mesh_with_experts(sizes)
         program, _ = loss_and_gradients_on(mesh, model_of(balance_loss=0.1))

@@ -20,7 +20,7 @@ from typing import Literal
 from zoo.errors import ConfigError
 from zoo.models.experts import Experts, NoExperts
 from zoo.models.pure import FlopsPerToken
-from zoo.models.remat import GATED
+from zoo.models.remat import GATED, OF_ATTENTION
 from zoo.models.transformer_config import check_transformer
 from zoo.rotary import Scaling, Unscaled
 
@@ -94,7 +94,7 @@ class DecoderConfig:
     """Blocks per trip of the layer loop; 0 unrolls it whole (faster for few layers, slower to compile)."""
 
     def __post_init__(self):
-        check_transformer(self, GATED)
+        check_transformer(self, OF_ATTENTION if self.experts.num_experts else GATED)
         for name in ("d_ff", "num_kv_heads"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")

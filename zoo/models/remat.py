@@ -37,6 +37,9 @@ POLICIES: dict[str, Callable | None] = {
 }
 TENSORS = ("query", "key", "value", "attention", "out", "up", "down")
 GATED = (*TENSORS, "gate")
+OF_ATTENTION = TENSORS[
+    :5
+]  # of a block whose feed-forward layer is a mixture of experts: its matmuls have no names
 KEEPING = ("save", "offload")
 
 
