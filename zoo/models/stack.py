@@ -106,11 +106,8 @@ def pipelined(compute, in_axes, stages: int, parts: int, params, carry, rest):
         def tick(state, time):
             received, done = state
             part = jnp.clip(time - stage, 0, parts - 1)
-            ours, others = (
-                iter(own),
-                [x[part] if is_part else x for x, is_part in zip(same, is_rows, strict=True)],
-            )
-            others = iter(jax.tree.unflatten(tree, others))
+            of_part = [x[part] if of_rows else x for x, of_rows in zip(same, is_rows, strict=True)]
+            ours, others = iter(own), iter(jax.tree.unflatten(tree, of_part))
             rest = [next(ours) if axis == 0 else next(others) for axis in in_axes]
             carry = jax.tree.map(lambda new, old: jnp.where(stage == 0, new[part], old), carries, received)
             carry = compute(params, part * stages + stage, carry, rest)
