@@ -2,6 +2,7 @@
 average."""
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from training import batch_of, compiled, eight_devices, initial, mesh_of, parts_of, tiny_model
+from training import eight_devices, initial, mesh_of, parts_of, tiny_model, train
 
 from zoo import optim
 from zoo.checkpoint import Checkpoints, named_leaves, nested, state_digest
@@ -23,15 +24,7 @@ from zoo.schedules import Cosine
 ADAMW = optim.AdamW(learning_rate=1e-2)
 
 
-def trained(parts, mesh, state=None, start=0, stop=3):
-    """(state, losses)."""
-    losses = []
-    with jax.set_mesh(mesh):
-        state = initial(parts, mesh) if state is None else state
-        for step in range(start, stop):
-            state, numbers = compiled(parts, mesh)(state, batch_of(step, mesh))
-            losses.append(float(numbers["loss"]))
-    return state, losses
+trained = functools.partial(train, stop=3)
 
 
 def dtypes(tree) -> set[str]:
@@ -138,7 +131,7 @@ def test_dtypes_are_kept_by_training_with_everything_beside_and_by_checkpoints(p
         with Checkpoints(tmp_path) as checkpoints:
             read = checkpoints.restore(parts.specs(), mesh, pytest.fail, parts.places(mesh))
     assert state_digest(read, parts.specs()) == digest
-    same(trained(parts, mesh, read, 4, 6)[0], trained(parts, mesh, state, 4, 6)[0])
+    same(trained(parts, mesh, read, start=4, stop=6)[0], trained(parts, mesh, state, start=4, stop=6)[0])
 
 
 def test_rounding_is_the_same_from_run_to_run_and_on_every_mesh():

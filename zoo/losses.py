@@ -89,7 +89,7 @@ def _forward(sums, chunks, words, readout, x_BTD, rows):
     values, x_BTD = [leaf.value for leaf in leaves], x_BTD.value
     rows = jax.tree.map(lambda row: row.value, rows)
     read = is_read(jax.tree.unflatten(tree, values), x_BTD)
-    learns = [leaf.perturbed and is_read for leaf, is_read in zip(leaves, read, strict=True)]
+    learns = [leaf.perturbed and looked_at for leaf, looked_at in zip(leaves, read, strict=True)]
     kept = [value if not learned else None for value, learned in zip(values, learns, strict=True)]
     learned = [value for value, learned in zip(values, learns, strict=True) if learned]
 

@@ -271,8 +271,7 @@ def check_rows(rows: int, mesh: Mesh, what: str) -> None:
 def check_axes(model, length: int, mesh: Mesh) -> None:
     """ConfigError for a mesh axis that would have nothing to spread of this model in rows of `length`, and
     for a parameter that does not divide."""
-    if isinstance(mesh, Mesh):
-        shardings(model.abstract(), mesh)  # which names what does not divide
+    shardings(model.abstract(), mesh)  # which names what does not divide
     letters = {letter for spec in jax.tree.leaves(model.abstract()) for letter in spec.letters}
     for axis, letter in (("pipeline", "N"), ("context", "N"), ("expert", "X")):
         if mesh.shape[axis] > 1 and letter not in letters:
