@@ -10,19 +10,17 @@ stderr, and the last line on stdout is one JSON object. README.md lists the exit
 """
 
 import contextlib
-import dataclasses
 import logging
 import sys
 import time
 import traceback
 
 import jax
-import optax
 
-from zoo import cli, cluster, data, models, optim, plan, sharding, xla
+from zoo import cli, cluster, data, models, plan, sharding, xla
+from zoo.assembly import complete, step_of
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
-from zoo.distill import Lesson
 from zoo.errors import (
     INTERNAL,
     LOST,
@@ -38,15 +36,12 @@ from zoo.feed import training_batches
 from zoo.inference.sample import write_sample
 from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
-from zoo.models.depth import depths
-from zoo.models.lora import frozen_beside, with_lora
-from zoo.optim.finetune import by_depth, frozen_names, overlaid, without
+from zoo.optim.finetune import overlaid
 from zoo.pretrained.start import completed, load_start
 from zoo.pretrained.teacher import load_teacher
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
 from zoo.run import RunFolder
-from zoo.step import TrainStep
 
 DEFAULT = "gpt_stdlib"
 
@@ -224,24 +219,6 @@ def saved_data(run, dataset) -> None:
         dataset.save(run.path)
 
 
-def step_of(recipe, dataset, teacher=None) -> TrainStep:
-    """The training step of a recipe: what the loop repeats, and what --plan compiles."""
-    model = with_lora(models.create(recipe.model), recipe.lora)
-    lesson = Lesson(model, teacher, recipe.distill) if teacher else None
-    frozen = frozen_names(recipe.finetune.freeze, model.abstract())
-    frozen |= frozen_beside(recipe.lora, named_leaves(model.abstract()))
-    return TrainStep(
-        *(model, recipe.task, change_of(recipe, model, lesson.specs() if lesson else {}, frozen)),
-        *(recipe.seed, recipe.accumulate, recipe.clip_norm, recipe.average_decay),
-        lesson=lesson,
-        frozen=frozen,
-        best=recipe.best,
-        carried_rows=dataset.carried_rows,
-        param_dtype=recipe.param_dtype,
-        offload=recipe.offload,
-    )
-
-
 def out_of_patience(recipe, state) -> bool:
     """Whether as many evaluations as the recipe waits for have brought nothing better."""
     return recipe.patience > 0 and int(state.best.waited) >= recipe.patience
@@ -254,45 +231,6 @@ def kept(recipe, state, reporter) -> dict:
     after = f", the {waited} evaluations after it brought nothing better" if waited else ""
     reporter.bar.note(f"best     step {step}, {value}{after}")
     return {"best_step": step, "evaluations_since_best": waited}
-
-
-def change_of(recipe, model, beside, frozen):
-    """What the optimizer makes of gradients, each layer at the rate that the recipe gives it; `beside` are
-    parameters that are trained with the model's."""
-    specs = without(model.abstract() | beside, frozen)
-    tx = optim.transform(recipe.optimizer, recipe.schedule, recipe.steps, specs)
-    if not recipe.finetune.counts_layers:
-        return tx
-    return optax.chain(tx, by_depth(recipe.finetune, depths(model, beside), frozen))
-
-
-def complete(recipe, dataset):
-    """The recipe with what the data decides: the vocabulary's size, the number of classes, the end mark; and
-    with what a quarter of the steps is, where it asks for that."""
-    task = recipe.task
-    if getattr(task, "end", 0) < 0:
-        task = dataclasses.replace(task, end=dataset.tokenizer.eot)
-    model = sized(recipe.model, dataset.sizes, dataset.tokenizer.name)
-    quarter = max(1, recipe.steps // 4)
-    every = {name: getattr(recipe, name) or quarter for name in ("save_every", "eval_every")}
-    return dataclasses.replace(recipe, model=model, task=task, **every)
-
-
-def sized(config, sizes, tokenizer: str, path: str = "model"):
-    """A model's configuration with every size that is 0 filled in, that of its encoder too."""
-    changes = {}
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in sizes:
-            if value not in (0, sizes[field.name]):
-                raise ConfigError(
-                    f"{path}.{field.name}={value}, but the data has {sizes[field.name]} (tokenizer "
-                    f"{tokenizer}); give what the model knows, or {path}.{field.name}=0 to follow the data"
-                )
-            changes[field.name] = sizes[field.name]
-        elif dataclasses.is_dataclass(value):
-            changes[field.name] = sized(value, sizes, tokenizer, f"{path}.{field.name}")
-    return dataclasses.replace(config, **changes)
 
 
 def with_vectors(path: str, model, params, tokenizer):

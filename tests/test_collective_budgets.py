@@ -14,8 +14,7 @@ import jax
 import pytest
 from training import eight_devices, mesh_of
 
-import train
-from zoo import xla
+from zoo import assembly, xla
 from zoo.optim import AdamW
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
 from zoo.plan.collectives import collectives_of
@@ -62,7 +61,7 @@ def moved(family, sizes):
         model = dataclasses.replace(model, num_layers=1)
     recipe = dataclasses.replace(recipe, model=model, data=data, optimizer=AdamW())
     given = abstract_data(recipe)
-    parts = train.step_of(recipe, given)
+    parts = assembly.step_of(recipe, given)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
     with jax.set_mesh(mesh):
         text = parts.compiled(mesh).lower(state, batch).compile().as_text()

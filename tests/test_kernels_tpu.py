@@ -19,8 +19,7 @@ import dataclasses, json, sys
 from zoo.plan.topology import Slice, prepare, quiet
 prepare()
 import jax
-import train
-from zoo import kernels
+from zoo import assembly, kernels
 from zoo.models.decoder_config import DecoderConfig
 from zoo.models.gpt import GPTConfig
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
@@ -37,7 +36,7 @@ def lowered(kind, **changes):
     recipe = CONFIGS["gpt_stdlib"]
     recipe = dataclasses.replace(recipe, model=model, data=dataclasses.replace(recipe.data, **rows))
     data = abstract_data(recipe)
-    parts, reasons = train.step_of(recipe, data), []
+    parts, reasons = assembly.step_of(recipe, data), []
     with jax.set_mesh(mesh), kernels.noted(lambda chosen: reasons.append(str(chosen))):
         state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
         return parts.compiled(mesh).lower(state, batch), reasons

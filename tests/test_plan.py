@@ -20,7 +20,7 @@ import pytest
 from training import eight_devices, mesh_of
 
 import train
-from zoo import data
+from zoo import assembly, data
 from zoo.errors import ConfigError
 from zoo.feed import training_batches
 from zoo.models.gpt import GPTConfig
@@ -51,7 +51,7 @@ def step_on(mesh, **changes):
         data=dataclasses.replace(CONFIGS["gpt_stdlib"].data, **rows),
     )
     given = abstract_data(recipe)
-    parts = train.step_of(recipe, given)
+    parts = assembly.step_of(recipe, given)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
     return parts, recipe, state, batch
 
@@ -72,11 +72,11 @@ def test_the_planned_step_is_the_one_that_trains(tmp_path):
     mesh = mesh_of((2, 4, 1))
     recipe = dataclasses.replace(step_on(mesh)[1], data=text_in(tmp_path, "gpt_stdlib"))
     dataset = data.load(recipe.data, recipe.seed)
-    parts, given = train.step_of(recipe, dataset), abstract_data(recipe)
+    parts, given = assembly.step_of(recipe, dataset), abstract_data(recipe)
     with jax.set_mesh(mesh):
         batch = next(training_batches(dataset, recipe.task, mesh, 0, 1))
         trained = parts.compiled(mesh).lower(parts.init_on(mesh), batch).as_text()
-        parts = train.step_of(recipe, given)
+        parts = assembly.step_of(recipe, given)
         planned = parts.compiled(mesh).lower(placed_state(parts, mesh), placed_batch(parts.task, given, mesh))
     assert planned.as_text() == trained
 
@@ -160,7 +160,7 @@ def test_parameters_that_are_frozen_send_no_gradients():
     sizes = {}
     for freeze in ("", "blocks/*"):
         finetune = dataclasses.replace(recipe.finetune, freeze=(freeze,) if freeze else ())
-        parts = train.step_of(dataclasses.replace(recipe, finetune=finetune), given)
+        parts = assembly.step_of(dataclasses.replace(recipe, finetune=finetune), given)
         batch = placed_batch(parts.task, given, mesh)
         sizes[freeze] = wire_bytes(parts, recipe.model, batch, mesh)["data"]
     blocks = parts.model.abstract()["blocks"]
@@ -268,9 +268,9 @@ def test_the_smallest_change_that_fits_is_named():
     enough = (
         1.01 * place.chip.hbm_bytes / needed
     )  # as if the compiler asked for a hundredth more than there is
-    little = smallest_change(recipe, train.step_of, data, place, mesh, scale=enough)
+    little = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
-    nothing = smallest_change(recipe, train.step_of, data, place, mesh, scale=1e12)
+    nothing = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=1e12)
     assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
 
 

@@ -6,8 +6,7 @@ compiled here. Who changes what a step keeps has rows to record anew (`train.py 
 
 import pytest
 
-import train
-from zoo import cli
+from zoo import assembly, cli
 from zoo.mesh import mesh_sizes
 from zoo.plan import expected
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
@@ -47,9 +46,9 @@ COMPILED = [
 def test_closed_form_memory_is_within_a_tenth_of_the_compilers(line, topology, gib):
     recipe = cli.parse(line.split(), CONFIGS, CHOICES, default="gpt_stdlib")
     data, place = abstract_data(recipe), Slice(topology)
-    recipe = train.complete(recipe, data)
+    recipe = assembly.complete(recipe, data)
     mesh = place.abstract(mesh_sizes(recipe.mesh, place.count))
-    parts = train.step_of(recipe, data)
+    parts = assembly.step_of(recipe, data)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
     known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
     found = expected.memory(parts, recipe.model, batch, mesh, known).total

@@ -5,8 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-import train
-from zoo import cli
+from zoo import assembly, cli
 from zoo.errors import ConfigError
 from zoo.recipes import CHOICES, CONFIGS
 
@@ -65,7 +64,7 @@ def test_parts_that_do_not_fit_are_one_line(command, said):
 def test_a_fine_tuning_run_is_saved_four_times_however_many_steps_it_has(flags, every):
     """README's takes 1,000; a quarter of the recipe's own 6,312 would be after its end."""
     data = SimpleNamespace(sizes={}, tokenizer=SimpleNamespace(name="wordpiece"))
-    recipe = train.complete(dataclasses.replace(CONFIGS["bert_sst2"], **flags), data)
+    recipe = assembly.complete(dataclasses.replace(CONFIGS["bert_sst2"], **flags), data)
     assert recipe.save_every == every
     assert recipe.eval_every == max(1, recipe.steps // 4)
 

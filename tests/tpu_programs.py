@@ -11,7 +11,7 @@ import sys
 
 import jax
 
-import train
+from zoo import assembly
 from zoo.mesh import MeshConfig
 from zoo.optim import AdamW
 from zoo.plan.abstract import abstract_data, placed_batch, placed_state
@@ -42,7 +42,7 @@ def moved(family: str, place: Slice, sizes: tuple[int, ...]) -> dict:
     recipe = tiny(family, 2 * place.count)
     mesh = place.mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
     given = abstract_data(recipe)
-    parts = train.step_of(recipe, given)
+    parts = assembly.step_of(recipe, given)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
     with jax.set_mesh(mesh), quiet():
         text = parts.compiled(mesh).lower(state, batch).compile().as_text()

@@ -79,7 +79,7 @@ class Plan:
 
 
 def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
-    """Plans and tells; returns the exit code. `complete` and `step_of` are train.py's."""
+    """Plans and tells; returns the exit code. `complete` and `step_of` are those of zoo/assembly.py."""
     of_gpus = is_cluster(request.topology)
     if recipe.mesh.slice != 1:
         raise ConfigError(f"mesh.slice={recipe.mesh.slice}: a plan is of one slice; leave mesh.slice at 1")
