@@ -76,10 +76,9 @@ class RunFolder:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._lock.seek(0)
-            owner = self._lock.readline().strip()
+            owner = self._lock.readline().strip() or "which has not said who it is"
             raise StorageError(
-                f"{self.path} is in use by another process{f': {owner}' if owner else ''}; wait for it or choose "
-                "another --name"
+                f"{self.path} is in use by another process ({owner}); wait for it or choose another --name"
             ) from None
 
     def _sign(self):
@@ -87,7 +86,7 @@ class RunFolder:
         with storage_errors(self.path):
             self._lock.truncate(0)
             since = time.strftime("%Y-%m-%d %H:%M:%S %z")
-            self._lock.write(f"process {os.getpid()} on {socket.gethostname()}, since {since}\n")
+            self._lock.write(f"{os.getpid()} on {socket.gethostname()}, since {since}\n")
             self._lock.flush()
 
     def _compare(self, recipe: Recipe):
