@@ -138,6 +138,8 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         checkpoints = stack.enter_context(Checkpoints(run.path / "checkpoints", recipe.keep))
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
 
+        checkpoints.require_room(specs)
+
         # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
         state = checkpoints.restore(
             specs, mesh, note=lambda text: print(text, file=cluster.stderr()), places=parts.places(mesh)
@@ -174,6 +176,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
             end = start if out_of_patience(recipe, state) else recipe.steps
             train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
             for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
+                checkpoints.poll()
                 state, numbers = train_step(state, batch)
                 reporter.report_late(step, numbers)
                 last, leave = step == end, stop.is_due(step)
