@@ -64,7 +64,7 @@ def guarded(argv: list[str]) -> int:
         if request:
             from zoo.plan.planner import run
 
-            return run(request, recipe, complete, step_of)
+            return run(request, recipe)
         return train(name, recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
