@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from zoo import cluster, config, durable, manifest, steps
+from zoo import cluster, config, durable, manifest, steps, untrusted
 from zoo.errors import CheckpointError, StorageError, storage_errors
 from zoo.recipes import EXEMPT, JUDGING, PARTS, Recipe
 
@@ -156,10 +156,10 @@ class RunFolder:
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is no such file; CheckpointError where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = untrusted.json_value(untrusted.contents(path, untrusted.NOTE))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); restore it from a copy") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object; restore it from a copy")
