@@ -57,6 +57,7 @@ def guarded(argv: list[str]) -> int:
     """The exit code of what `argv` describes; a line on stderr for what a person can mend."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("zoo").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # a failed save reaches us as an error, in one line
     try:
         request, argv = plan.requested(argv)
         name = argv[0] if argv and not argv[0].startswith("-") else DEFAULT

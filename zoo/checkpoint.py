@@ -36,6 +36,7 @@ from zoo.digest import digest_of, looked_at
 from zoo.errors import CheckpointError, NumericsError, StorageError, first_line, storage_errors
 
 WHOLE = 2  # of the newest steps known to be whole, how many are never deleted
+INTACT = manifest.Finding(sealed=True, wrong="")
 
 logger = logging.getLogger(__name__)
 
@@ -161,16 +162,24 @@ class Checkpoints:
         self._orbax.wait_until_finished()
         if cluster.is_first():
             self._seal(step, meta)
-            there = self.steps()
-            kept = {*there[-self._keep :], *sorted(self._whole)[-WHOLE:]}
-            steps.remove(self.folder, [each for each in there if each not in kept])
-            self._whole &= kept
+            self._prune()
 
     def _seal(self, step: int, meta: dict[str, Any]) -> None:
         settings = {name: value for name, value in meta.items() if name not in ("state_digest", "leaves")}
         digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:16]
         manifest.seal(self.folder / str(step), state_digest=meta["state_digest"], settings=digest)
         self._whole.add(step)
+
+    def _prune(self) -> None:
+        """Deletes what is too old, once WHOLE newer ones are known to be whole."""
+        there = self.steps()
+        for step in reversed(there[: -self._keep] and there):
+            if len(self._whole) < WHOLE and manifest.look(self.folder / str(step)) == INTACT:
+                self._whole.add(step)
+        kept = {*there[-self._keep :], *sorted(self._whole)[-WHOLE:]}
+        if len(self._whole) >= WHOLE:
+            steps.remove(self.folder, [step for step in there if step not in kept])
+            self._whole &= kept
 
     # --- restoring --------------------------------------------------------------------------------
 
@@ -194,8 +203,9 @@ class Checkpoints:
             tried.add(step)
             state, wrong = self._state_or_fault(step, specs, mesh, note, places)
             if state is not None:
-                if damaged and self._keep is not None:
-                    cluster.from_first(lambda: self._set_aside(damaged))
+                if self._keep is not None:
+                    self._set_aside(damaged, "damaged")
+                    cluster.from_first(self._prune)
                 return state
             if cluster.from_first(lambda step=step: step in self.steps()):  # else its owner has deleted it
                 note(f"checkpoint {step} is damaged ({wrong}); trying the one before")
@@ -207,14 +217,23 @@ class Checkpoints:
             )
         return None
 
-    def _set_aside(self, damaged: list[int]) -> None:
-        with storage_errors(self.folder):
-            steps.set_aside(self.folder, damaged)
+    def leave(self, is_left: Callable[[int], bool]) -> None:
+        """Moves steps for which that holds to checkpoints-left, newest first: a run goes back from them."""
+        self.wait()
+        self._set_aside([step for step in reversed(cluster.from_first(self.steps)) if is_left(step)], "left")
+
+    def _set_aside(self, moved: list[int], why: str) -> None:
+        def move():
+            with storage_errors(self.folder):
+                steps.set_aside(self.folder, moved, why)
+
+        cluster.from_first(move)
+        self._whole -= set(moved)
 
     def _state_or_fault(self, step: int, specs, mesh, note, places):
         """(state, "") of an intact step, (None, what is wrong) of another; the same in all processes."""
         folder, share = self.folder / str(step), (jax.process_index(), jax.process_count())
-        found = manifest.Finding(True, "") if step in self._whole else manifest.look(folder, share=share)
+        found = INTACT if step in self._whole else manifest.look(folder, share=share)
         sealed = cluster.everywhere(found.sealed)
         if sealed and not cluster.everywhere(not found.wrong):
             return None, found.wrong or "as another process finds it"

@@ -35,17 +35,19 @@ def digest_of(sums: Sums) -> str:
 @functools.partial(jax.jit, static_argnums=1)
 def _looked_at(leaves: list[Any], specs: tuple[ParamSpec, ...]):
     leaves = jax.device_put(leaves, jax.memory.Space.Device)  # some may lie in the host's
-    return [jnp.stack([*_sums(spec.visible(x)), _odd(x)]) for x, spec in zip(leaves, specs, strict=True)]
+    return [jnp.append(bit_sums(spec.visible(x)), _odd(x)) for x, spec in zip(leaves, specs, strict=True)]
 
 
-def _sums(x):
+def bit_sums(x):
+    """The two sums of one array, uint32 [2]."""
+    x = x.astype(jnp.uint8) if x.dtype == bool else x
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
     place = jnp.zeros(bits.shape, jnp.uint32)
     for axis, size in enumerate(bits.shape):
         place = place * jnp.uint32(size) + jax.lax.broadcasted_iota(jnp.uint32, bits.shape, axis)
     weight = ((place * jnp.uint32(2654435761)) ^ (place >> 15)) | 1  # Knuth's multiplicative hash, odd
-    return bits.sum(dtype=jnp.uint32), (bits * weight).sum(dtype=jnp.uint32)
+    return jnp.stack([bits.sum(dtype=jnp.uint32), (bits * weight).sum(dtype=jnp.uint32)])
 
 
 def _odd(x):

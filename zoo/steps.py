@@ -4,6 +4,7 @@
     checkpoints/1600.orbax-checkpoint-tmp/   being written, or left by a kill
     checkpoints/800.removed/                 being deleted, or left by a kill
     checkpoints-damaged/400/                 not what was written: for a person to look at
+    checkpoints-left/400/                    a run has gone back from here
 
 A step is renamed out of its number before the first of its files goes, so no kill leaves half of one. Nothing
 here knows of other processes: who calls it owns the folder.
@@ -14,7 +15,6 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from zoo import durable
 from zoo.errors import StorageError
 
 REMOVED = ".removed"
@@ -47,14 +47,14 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(folder: Path, steps: Iterable[int]) -> None:
-    """checkpoints/6 -> checkpoints-damaged/6, where a person may look at it."""
-    aside = folder.with_name(f"{folder.name}-damaged")
-    aside.mkdir(exist_ok=True)
+def set_aside(folder: Path, steps: list[int], why: str) -> None:
+    """checkpoints/6 -> checkpoints-damaged/6, where a person may look at it; or what else is `why`."""
+    aside = folder.with_name(f"{folder.name}-{why}")
+    if steps:
+        aside.mkdir(exist_ok=True)
     for step in steps:
         shutil.rmtree(aside / str(step), ignore_errors=True)
         (folder / str(step)).rename(aside / str(step))
-    durable.flush(folder)
 
 
 def require_room(folder: Path, size: int) -> None:
