@@ -22,7 +22,7 @@ from training import eight_devices, mesh_of
 import train
 from zoo import assembly, data
 from zoo.errors import ConfigError
-from zoo.feed import training_batches
+from zoo.feed import Feed
 from zoo.models.gpt import GPTConfig
 from zoo.plan import Request, expected, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
@@ -74,7 +74,7 @@ def test_the_planned_step_is_the_one_that_trains(tmp_path):
     dataset = data.load(recipe.data, recipe.seed)
     parts, given = assembly.step_of(recipe, dataset), abstract_data(recipe)
     with jax.set_mesh(mesh):
-        batch = next(training_batches(dataset, recipe.task, mesh, 0, 1))
+        batch = next(Feed(dataset, recipe.task, mesh, 0, 1)).batch
         trained = parts.compiled(mesh).lower(parts.init_on(mesh), batch).as_text()
         parts = assembly.step_of(recipe, given)
         planned = parts.compiled(mesh).lower(placed_state(parts, mesh), placed_batch(parts.task, given, mesh))

@@ -64,7 +64,7 @@ def test_a_run_has_its_flags_before_it_looks_at_a_published_folder(monkeypatch):
         order.append("folder")
         raise ConfigError("enough")
 
-    monkeypatch.setattr(train.xla, "apply", lambda: order.append("flags") or [])
+    monkeypatch.setattr(train.xla, "apply", lambda **_: order.append("flags") or [])
     monkeypatch.setattr(train, "completed", refuse)
     assert train.main(["gpt2_finetune"]) == 2
     assert order == ["flags", "folder"]

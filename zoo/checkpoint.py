@@ -102,8 +102,7 @@ class Checkpoints:
                 damaged.append(step)
                 continue
             if damaged and self._owned:
-                cluster.from_first(lambda: self._move_aside(damaged))
-                self._manager.reload()
+                self._move_aside(damaged, "damaged")
             return state
         if found:
             raise CheckpointError(
@@ -112,14 +111,24 @@ class Checkpoints:
             )
         return None
 
-    def _move_aside(self, steps: list[int]) -> None:
+    def leave(self, is_left: Callable[[int], bool]) -> None:
+        """Moves steps for which that holds to checkpoints-left, newest first: a run goes back from them."""
+        self.wait()
+        self._move_aside([step for step in reversed(cluster.from_first(self.steps)) if is_left(step)], "left")
+
+    def _move_aside(self, steps: list[int], why: str) -> None:
         """checkpoints/6 -> checkpoints-damaged/6, where a person may look at it."""
-        aside = self.folder.with_name(f"{self.folder.name}-damaged")
-        with storage_errors(aside):
-            aside.mkdir(exist_ok=True)
-            for step in steps:
-                shutil.rmtree(aside / str(step), ignore_errors=True)
-                (self.folder / str(step)).rename(aside / str(step))
+        aside = self.folder.with_name(f"{self.folder.name}-{why}")
+
+        def move():
+            with storage_errors(aside):
+                aside.mkdir(exist_ok=True)
+                for step in steps:
+                    shutil.rmtree(aside / str(step), ignore_errors=True)
+                    (self.folder / str(step)).rename(aside / str(step))
+
+        cluster.from_first(move)
+        self._manager.reload()
 
     def _restore(self, step: int, specs, mesh, places=None):
         leaves = self.meta(step)["leaves"]
@@ -198,10 +207,12 @@ def leaf_sums(tree, specs) -> dict[str, list[int]]:
 @functools.partial(jax.jit, static_argnums=1)
 def _visible_sums(leaves: list[Any], specs: tuple[ParamSpec, ...]):
     leaves = jax.device_put(leaves, jax.memory.Space.Device)  # some may lie in the host's
-    return [_sums(spec.visible(x)) for x, spec in zip(leaves, specs, strict=True)]
+    return [bit_sums(spec.visible(x)) for x, spec in zip(leaves, specs, strict=True)]
 
 
-def _sums(x):
+def bit_sums(x):
+    """The two sums of one array, uint32 [2]."""
+    x = x.astype(jnp.uint8) if x.dtype == bool else x
     width = {1: jnp.uint8, 2: jnp.uint16, 4: jnp.uint32, 8: jnp.uint32}[x.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(x, width).astype(jnp.uint32)
     place = jnp.zeros(bits.shape, jnp.uint32)
