@@ -36,6 +36,11 @@ def taken(parts, mesh, state, steps, poison=()):
     return state, jax.device_get(told)
 
 
+def copied(state):
+    """The step gives up the state that it is given."""
+    return jax.tree.map(lambda x: x.copy(), state)
+
+
 @pytest.mark.parametrize(
     ("kind", "sizes"),
     [
@@ -49,17 +54,17 @@ def test_a_skipped_batch_has_never_been(kind, sizes):
     step goes on, and the steps after it are those of a run that was given nothing there."""
     parts, mesh = parts_of(kind, guard=SKIP, accumulate=2, average_decay=0.2), mesh_of(sizes)
     before, _ = taken(parts, mesh, initial(parts, mesh), range(2))
-    kept = jax.tree.map(lambda x: x.copy(), before)
+    kept = copied(before)
     after, told = taken(parts, mesh, before, [2, 3], poison={2: np.nan, 3: np.inf})
     assert told["skipped"] and not told["finite"] and (told["in_a_row"], told["all_skipped"]) == (2, 2)
     assert int(after.step) == 4
-    never = dataclasses.replace(kept, step=kept.step + 2, guard=after.guard)
+    never = copied(dataclasses.replace(kept, step=kept.step + 2, guard=after.guard))
     jax.tree.map(np.testing.assert_array_equal, after, never)
     assert not list(
         audit_module.unlike(audit_module.sums_of(after, mesh), audit_module.places_of(after, mesh))
     )
     after, told = taken(parts, mesh, after, [4])
-    never, _ = taken(parts, mesh, jax.tree.map(lambda x: x.copy(), never), [4])
+    never, _ = taken(parts, mesh, never, [4])
     jax.tree.map(np.testing.assert_array_equal, after, never)
     assert not told["skipped"] and (told["in_a_row"], told["all_skipped"]) == (0, 2)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(after)))
