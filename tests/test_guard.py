@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_train import refusal, run, terminate_at_step_six, text  # noqa: F401
+from test_train import done, refusal, run, terminate_at_step_six, text  # noqa: F401
 from training import batch_of, compiled, eight_devices, initial, mesh_of, parts_of
 
 from zoo import audit as audit_module
@@ -158,31 +158,64 @@ def leaping(batch):
     return batch | {"targets": jnp.zeros_like(batch["targets"])}
 
 
-def events_of(text):  # noqa: F811
-    lines = (text.parent / "runs" / "gpt_stdlib" / "events.jsonl").read_text().splitlines()
+def events_of(folder):
+    lines = (folder / "runs" / "gpt_stdlib" / "events.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def seen(text):  # noqa: F811
-    return [receipt for receipt, _ in receipts(text.parent / "runs" / "gpt_stdlib" / "receipts.txt")]
+def seen(folder):
+    return [receipt for receipt, _ in receipts(folder / "runs" / "gpt_stdlib" / "receipts.txt")]
 
 
-def test_a_skip_is_an_event_and_counted_and_the_same_after_a_stop(text, capsys, monkeypatch):  # noqa: F811
-    spoil(monkeypatch, {4}, not_finite)
-    flags = ("--guard.nonfinite", "skip")
-    code, whole, err = run(text, capsys, *flags)
-    assert code == 0 and "skip     step 5: loss nan: not finite" in err
-    (event,) = [event for event in events_of(text) if event["event"] == "skip"]
-    assert (event["step"], event["batch"], event["loss"], event["in_a_row"]) == (5, 4, None, 1)
-    assert event["digest"] == seen(text)[4].digest
-    assert [receipt.step for receipt in seen(text) if not receipt.is_applied] == [5]
-    logged = (text.parent / "runs" / "gpt_stdlib" / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line).get("skipped") for line in logged if '"loss"' in line] == [None] * 4 + [1] * 8
+BACK = ("--guard.spike", "6", "--guard.window", "4", "--guard.action", "rewind", "--guard.rewind-steps", "2")
+BACK += ("--guard.skip-batches", "4", "--save-every", "2", "--keep", "3", "--eval-every", "50")
+BACK += ("--guard.nonfinite", "skip")
+
+
+def trouble(monkeypatch):
+    """The third batch is not finite, the eighth leaps."""
+    spoil(monkeypatch, {2}, not_finite)
+    spoil(monkeypatch, {7}, leaping)
+
+
+@pytest.fixture(scope="module")
+def troubled(tmp_path_factory):
+    """A run that was not stopped, with all that happened to it."""
+    with pytest.MonkeyPatch.context() as patch:
+        trouble(patch)
+        return done(tmp_path_factory.mktemp("troubled"), *BACK)
+
+
+def test_a_skip_is_an_event_and_counted(troubled):
+    assert troubled.code == 0 and "skip     step 3: loss nan" in troubled.err
+    (event,) = [event for event in events_of(troubled.folder) if event["event"] == "skip"]
+    assert (event["step"], event["batch"], event["loss"], event["in_a_row"]) == (3, 2, None, 1)
+    assert event["digest"] == seen(troubled.folder)[2].digest
+    assert [receipt.step for receipt in seen(troubled.folder) if not receipt.is_applied] == [3]
+    logged = (troubled.folder / "runs" / "gpt_stdlib" / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line).get("skipped") for line in logged if '"loss"' in line] == [None] * 2 + [1] * 10
+
+
+def test_a_leap_goes_back_and_skips_batches(troubled):
+    assert "back to step 6, batches 6 to 9 are skipped" in troubled.err
+    (event,) = [event for event in events_of(troubled.folder) if event["event"] == "rewind"]
+    assert (event["step"], event["to"], event["skipped"]) == (8, 6, [6, 9])
+    assert [(receipt.step, receipt.batch) for receipt in seen(troubled.folder)] == [
+        *((step, step - 1) for step in range(1, 7)),
+        *((step, step + 3) for step in range(7, 13)),
+    ]
+
+
+def test_after_a_stop_the_same_is_skipped_and_gone_back_to(troubled, text, capsys, monkeypatch):  # noqa: F811
+    """The stop saves step 7, between a skip and a leap, which a run without a stop has not."""
+    trouble(monkeypatch)
     with monkeypatch.context() as patch:
         terminate_at_step_six(patch)
-        assert run(text, capsys, *flags, "--runs", "stopped")[0] == 75
-    code, resumed, _ = run(text, capsys, *flags, "--runs", "stopped")
-    assert code == 0 and resumed["state_digest"] == whole["state_digest"]
+        assert run(text, capsys, *BACK)[0] == 75
+    code, resumed, err = run(text, capsys, *BACK)
+    assert code == 0 and "back to step 6" in err
+    assert resumed["state_digest"] == troubled.result["state_digest"]
+    assert seen(text.parent) == seen(troubled.folder)
 
 
 def test_too_many_in_a_row_end_the_run(text, capsys, monkeypatch):  # noqa: F811
@@ -192,32 +225,11 @@ def test_too_many_in_a_row_end_the_run(text, capsys, monkeypatch):  # noqa: F811
     assert "the last good checkpoint is step 4" in err
 
 
-BACK = ("--guard.spike", "6", "--guard.window", "4", "--guard.action", "rewind", "--guard.rewind-steps", "2")
-BACK += ("--guard.skip-batches", "4", "--save-every", "2", "--keep", "3", "--eval-every", "50")
-
-
-def test_a_leap_goes_back_skips_batches_and_does_the_same_after_stops(text, capsys, monkeypatch):  # noqa: F811
-    spoil(monkeypatch, {7}, leaping)
-    code, whole, err = run(text, capsys, *BACK)
-    assert code == 0 and "back to step 6, batches 6 to 9 are skipped" in err
-    (event,) = [event for event in events_of(text) if event["event"] == "rewind"]
-    assert (event["step"], event["to"], event["skipped"]) == (8, 6, [6, 9])
-    assert [(receipt.step, receipt.batch) for receipt in seen(text)] == [
-        *((step, step - 1) for step in range(1, 7)),
-        *((step, step + 3) for step in range(7, 13)),
-    ]
-    with monkeypatch.context() as patch:  # saves step 7, too, which no undisturbed run has
-        terminate_at_step_six(patch)
-        assert run(text, capsys, *BACK, "--runs", "stopped")[0] == 75
-    code, resumed, err = run(text, capsys, *BACK, "--runs", "stopped")
-    assert code == 0 and "back to step 6" in err and resumed["state_digest"] == whole["state_digest"]
-
-
 def test_a_run_goes_back_so_often_and_no_more(text, capsys, monkeypatch):  # noqa: F811
     spoil(monkeypatch, {7, 11}, leaping)
     code, _, err = run(text, capsys, *BACK, "--guard.rewinds", "1")
     assert code == 5 and "the run went back 1 times (guard.rewinds)" in err
-    assert events_of(text)[-1]["event"] == "stop"
+    assert events_of(text.parent)[-1]["event"] == "stop"
 
 
 def test_a_run_that_cannot_go_back_is_refused_before_anything_is_written(text, capsys):  # noqa: F811
