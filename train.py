@@ -67,7 +67,7 @@ def guarded(argv: list[str]) -> int:
         if request:
             from zoo.plan.planner import run
 
-            return run(request, recipe, complete, step_of)
+            return run(request, recipe)
         return train(name, recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -144,6 +144,8 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
         receipts = stack.enter_context(Receipts(run.path, writes=first))
 
+        checkpoints.require_room(specs)
+
         def restore():
             """What the newest checkpoint holds, or the parameters of --init, or random ones."""
             state = checkpoints.restore(
@@ -185,11 +187,10 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state = look(state)
             end = start if out_of_patience(recipe, state) else recipe.steps
             train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
-            audit, feed = (
-                audited(train_step, mesh, reporter.event),
-                Feed(dataset, recipe.task, mesh, start, end, state.offset),
-            )
+            audit = audited(train_step, mesh, reporter.event)
+            feed = Feed(dataset, recipe.task, mesh, start, end, state.offset)
             for step, batch, digest in feed:
+                checkpoints.poll()
                 state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
                 if guard.rewinds_at_all and numbers["spike"]:
                     state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)

@@ -22,7 +22,7 @@ from training import eight_devices, mesh_of
 import train
 from zoo import assembly, data
 from zoo.errors import ConfigError
-from zoo.feed import Feed
+from zoo.feed import training_batches
 from zoo.models.gpt import GPTConfig
 from zoo.plan import Request, expected, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
@@ -74,7 +74,7 @@ def test_the_planned_step_is_the_one_that_trains(tmp_path):
     dataset = data.load(recipe.data, recipe.seed)
     parts, given = assembly.step_of(recipe, dataset), abstract_data(recipe)
     with jax.set_mesh(mesh):
-        batch = next(Feed(dataset, recipe.task, mesh, 0, 1)).batch
+        batch = next(training_batches(dataset, recipe.task, mesh, 0, 1))
         trained = parts.compiled(mesh).lower(parts.init_on(mesh), batch).as_text()
         parts = assembly.step_of(recipe, given)
         planned = parts.compiled(mesh).lower(placed_state(parts, mesh), placed_batch(parts.task, given, mesh))
@@ -268,9 +268,9 @@ def test_the_smallest_change_that_fits_is_named():
     enough = (
         1.01 * place.chip.hbm_bytes / needed
     )  # as if the compiler asked for a hundredth more than there is
-    little = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=enough)
+    little = smallest_change(recipe, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
-    nothing = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=1e12)
+    nothing = smallest_change(recipe, data, place, mesh, scale=1e12)
     assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
 
 

@@ -18,7 +18,7 @@ from zoo.data.cooccurrences import CooccurrencesConfig, count_cells, load_cooccu
 from zoo.data.sentences import Sentences, read_sentences
 from zoo.data.word_pairs import Stretches, WordPairsConfig, keep_probability, load_word_pairs
 from zoo.errors import ConfigError, DataError
-from zoo.feed import Feed, evaluation_batches
+from zoo.feed import evaluation_batches, training_batches
 from zoo.inference.words import neighbours
 from zoo.lettered import stored_size
 from zoo.mesh import MeshConfig, make_mesh
@@ -616,7 +616,7 @@ def test_words_of_one_topic_become_neighbours(task, topics):
             return sum(float(part["loss"]) for part in parts) / sum(float(part["weight"]) for part in parts)
 
         before = eval_loss(state.params)
-        for _, batch, _ in Feed(dataset, task, mesh, 0, steps):
+        for batch in training_batches(dataset, task, mesh, 0, steps):
             state, numbers = step(state, batch)
         assert bool(numbers["finite"])
         assert eval_loss(state.params) < 0.95 * before

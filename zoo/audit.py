@@ -5,7 +5,7 @@
 
 Silent data corruption: six of 466 interruptions of Llama 3's training were put down to it, and none of them
 raises anything by itself. One and the same program from the same state and batch gives the same bits, on CPUs
-and TPUs and, with `deterministic`, on GPUs. Sums stand for the bits (zoo/checkpoint.py): any one flipped bit
+and TPUs and, with `deterministic`, on GPUs. Sums stand for the bits (zoo/digest.py): any one flipped bit
 changes them. What they cannot see is a part that lies on one device alone and was wrong before the step.
 
 The copy is the price: a second train state lives for that step, and it takes twice as long.
@@ -14,9 +14,11 @@ The copy is the price: a second train state lives for that step, and it takes tw
 from collections.abc import Callable, Iterator
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from zoo.checkpoint import bit_sums, named_leaves
+from zoo.checkpoint import named_leaves
+from zoo.digest import bit_sums
 from zoo.errors import NumericsError
 from zoo.sharding import on_each_device
 
@@ -50,8 +52,12 @@ def audited(step: Callable, mesh, event: Callable) -> Callable:
 def sums_of(tree, mesh) -> Sums:
     """The sums of every array of a tree, device by device."""
     leaves = named_leaves(tree)
-    sums = on_each_device(bit_sums, list(leaves.values()), mesh)
+    sums = on_each_device(pair_of_sums, list(leaves.values()), mesh)
     return dict(zip(leaves, jax.device_get(sums), strict=True))
+
+
+def pair_of_sums(x):
+    return jnp.stack(bit_sums(x))
 
 
 def places_of(tree, mesh) -> dict[str, list[str]]:

@@ -8,11 +8,18 @@ import contextlib
 import difflib
 from collections.abc import Iterable, Iterator
 
+LONGEST = 2_000  # characters of a message; what is said in the middle of a longer one is left out
+
 
 class UserError(ValueError):
-    """Something a person can mend. The message is one line: what is wrong, the value, the remedy."""
+    """Something a person can mend. The message is one line: what is wrong, the value, the remedy. A value
+    may come from anywhere, so that what no line shows (line ends, a terminal's escapes) is spelled out."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        text = shown(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} ... {text[-500:]}"
 
 
 class ConfigError(UserError):
@@ -43,6 +50,13 @@ class StorageError(UserError):
     """A folder that is full, read-only or owned by a live run (exit 6)."""
 
     exit_code = 6
+
+
+def shown(text: str) -> str:
+    """The text with whatever cannot be printed as Python would write it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 INTERNAL, LOST, PREEMPTED = 70, 71, 75  # a defect of ours; a process gone; stopped with a checkpoint saved

@@ -5,6 +5,7 @@ import json
 import math
 
 import jax
+import numpy as np
 
 from zoo import cluster, kernels, metrics, optim, sharding, throughput
 from zoo.checkpoint import named_leaves
@@ -36,7 +37,9 @@ class Reporter:
         self._evaluated = {record["step"] for record in before if "eval_loss" in record}
         self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
         self._receipts, self._events = receipts, log.path.with_name("events.jsonl")
-        self._rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
+        # Of all steps at once, before the first: one small program, and nothing to ask a busy device for.
+        rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
+        self._rates = np.asarray(jax.jit(jax.vmap(rate))(np.arange(recipe.steps)))
 
     def introduce(self, run, dataset, flags, frozen):
         """What is about to run, on what; `frozen` are the names of the parameters that stay."""
@@ -139,7 +142,7 @@ class Reporter:
         may_end = self._recipe.patience and step % self._recipe.eval_every == 0
         if step % self._recipe.log_every == 0 or step == self._recipe.steps or may_end:
             skips = int(numbers.get("all_skipped", 0))  # the optimizer counts updates
-            record = {"loss": self.last_loss, "learning_rate": float(self._rate(step - 1 - skips))}
+            record = {"loss": self.last_loss, "learning_rate": float(self._rates[step - 1 - skips])}
             record |= {"grad_norm": float(numbers["grad_norm"]), **self.speed.read()}
             record |= {name: float(value) for name, value in numbers["gauges"].items()}
             record |= {"skipped": skips} if skips else {}
