@@ -136,6 +136,8 @@ class Reporter:
         self._receipts.write(receipt._replace(is_applied=not skipped))
         if skipped:
             self._refused(receipt, numbers)
+        elif not math.isfinite(numbers["param_norm"]):
+            self._overflowed(step, numbers)
         self.speed.step()
         self.bar.advance(step)
         self.last_loss = float(numbers["loss"])
@@ -148,10 +150,19 @@ class Reporter:
             record |= {"skipped": skips} if skips else {}
             self.bar.show(self._log.write(step, **record))
 
+    def _last_good(self):
+        return f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
+
+    def _overflowed(self, step, numbers):
+        """Finite gradients have led to parameters that are not: the end of the run, which stores nothing."""
+        what = f"{wrong_numbers(numbers)}: the update of a finite gradient overflowed"
+        self.event("stop", step, what, loss=numbers["loss"])
+        raise NumericsError(f"step {step}: {what}; {self._last_good()}; lower the learning rate")
+
     def _refused(self, receipt, numbers):
         """An update was not applied: an event, or the end of the run."""
         guard, step = self._recipe.guard, receipt.step
-        last = f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
+        last = self._last_good()
         why = "not finite" if not numbers["finite"] else f"a leap of more than {guard.spike:g} deviations"
         what = f"{wrong_numbers(numbers)}: {why}, so the update was not applied"
         ends = not numbers["finite"] and guard.nonfinite == "stop"
