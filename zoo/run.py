@@ -3,6 +3,7 @@
 runs/NAME/config.json      the recipe, the digest of its data, versions; also beside every checkpoint,
                            which is what a later start is compared with
 runs/NAME/metrics.jsonl    numbers by step
+runs/NAME/receipts.txt     what every step saw
 runs/NAME/checkpoints/     the train state by step
 runs/NAME/tokenizer/       what turns text into this model's tokens
 runs/NAME/samples.txt      text written at the end
