@@ -193,7 +193,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
             for step, batch, digest in feed:
                 checkpoints.poll()
                 state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
-                if guard.goes_back and numbers["spike"]:
+                if guard.rewinds_at_all and numbers["spike"]:
                     state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
                     feed.move(int(state.step), state.offset)
                     continue
