@@ -167,7 +167,7 @@ class Reporter:
         what = f"{wrong_numbers(numbers)}: {why}, so the update was not applied"
         ends = not numbers["finite"] and guard.nonfinite == "stop"
         facts = {"batch": receipt.batch, "digest": receipt.digest, "finite": bool(numbers["finite"])}
-        facts |= {"loss": numbers["loss"], "in_a_row": numbers.get("in_a_row", 1)}
+        facts |= metrics.finite({"loss": numbers["loss"], "in_a_row": numbers.get("in_a_row", 1)})
         self.event("stop" if ends else "skip", step, what, **facts)
         if ends:
             raise NumericsError(
