@@ -33,9 +33,7 @@ READERS = {
     "labels": labels.read,
     "command": lambda folder, argv: cli.parse(argv, CONFIGS, CHOICES),
     "tokenizer": lambda folder: load_tokenizer(folder).encode("the cat"),
-    "text": lambda folder, file="": load(DataConfig(path=str(folder / file), length=4), seed=0).batch(
-        0, range(2)
-    ),
+    "text": lambda folder, file="": load(DataConfig(path=str(folder / file), length=4), seed=0),
     "records": lambda folder, file, kind: read_records(folder / file, kind, {}, 0.0),
     "dialogues": lambda folder, file: read_corpus(str(folder / file), 0.5, DIALOGUES),
 }
@@ -58,8 +56,8 @@ def resident(name: str) -> int:
 
 
 def measured(call, folder, cache):
-    """What a call raises, if it does, what it does beside (gate.py), its seconds of computing, and by how many
-    MB the process grew in it."""
+    """What a call raises, if it does, what it does beside (gate.py), its seconds of computing, and the MB by
+    which the process grew."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins here
     before, started, error = resident("VmRSS"), time.process_time(), None
     with gate(folder, cache) as events:

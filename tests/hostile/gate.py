@@ -94,9 +94,7 @@ def is_importing() -> bool:
     frame = sys._getframe(2)
     while frame:
         name = frame.f_code.co_filename
-        if name.startswith("<frozen importlib") or name.endswith(
-            ("subprocess.py", "linecache.py", "inspect.py")
-        ):
+        if name.startswith("<frozen importlib") or name.endswith(LIBRARIES_OWN):
             return True
         frame = frame.f_back
     return False

@@ -177,17 +177,14 @@ def deep(levels: int):
     return found
 
 
+CALL = {"function": {"arguments": json.dumps(deep(300))}}
+CALLED = json.dumps({"messages": [ANSWER | {"tool_calls": [CALL]}]})
 DIALOGUES = {
     "list.json": (b"[1]", "DataError"),
     "deep.json": (b"[" * 100_000, "DataError"),
     "deep_tools.jsonl": (json.dumps({"messages": [ANSWER], "tools": [deep(300)]}), "DataError"),
     "deep_in_text.jsonl": (json.dumps({"messages": [ANSWER], "tools": json.dumps([deep(300)])}), "DataError"),
-    "deep_arguments.jsonl": (
-        json.dumps(
-            {"messages": [ANSWER | {"tool_calls": [{"function": {"arguments": json.dumps(deep(300))}}]}]}
-        ),
-        "",
-    ),
+    "deep_arguments.jsonl": (CALLED + "\n" + CALLED.replace("x", "y"), ""),
     "role.jsonl": (json.dumps({"messages": [{"role": ["x"], "content": "x"}]}), "DataError"),
     "content.jsonl": (json.dumps({"messages": [ANSWER | {"content": {"__class__": 1}}]}), "DataError"),
     "half.jsonl": (b'{"messages": [{"role": "assistant", "content": "\\ud800"}]}', "DataError"),
@@ -202,7 +199,7 @@ DIALOGUES = {
     "zeros.json": (sparse(1 << 30, b"["), "DataError"),
     "line.jsonl": (LONG, "DataError"),
     "bomb.jsonl.gz": (BOMB, "DataError"),
-    "many.json": (json.dumps([{"messages": [ANSWER]}] * 2000), ""),
+    "many.json": (json.dumps([{"messages": [ANSWER | {"content": str(n)}]} for n in range(2000)]), ""),
 }
 
 
