@@ -118,6 +118,7 @@ MODELS = {
     "text": b"<unk>\t0\n",
     "a length beyond the end": b"\x0a\xff\xff\xff\xff\x0f\x0a\x01a",
     "a piece without end": b"\x0a" * 1000,
+    "no pieces": b"\x12\x02\x18\x02",
     "groups in groups": b"\x0b" * 10_000,
 }
 NOTES = {
