@@ -6,6 +6,7 @@ The codes are the contract of every command (README.md, "Exit codes"): a schedul
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 
 LONGEST = 2_000  # characters of a message; what is said in the middle of a longer one is left out
@@ -75,7 +76,9 @@ STORAGE_SIGNS = (
     "Read-only file",
     "PERMISSION_DENIED",
     "Permission denied",
+    "os_error_code=",
 )
+OS_ERROR = re.compile(r"([^:\[\]]+) \[os_error_code=")  # as TensorStore ends a long message
 
 
 @contextlib.contextmanager
@@ -86,11 +89,15 @@ def storage_errors(path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) or any(sign in str(error) for sign in STORAGE_SIGNS):
-            raise StorageError(
-                f"{path}: cannot be written ({first_line(error)}); make room or choose another place"
-            ) from error
-        raise
+        text, reason = str(error), OS_ERROR.search(str(error))
+        is_of_disk = any(sign in text for sign in STORAGE_SIGNS) and "Out of memory" not in text
+        if not (isinstance(error, OSError) or is_of_disk):
+            raise
+        remedy = "make room or choose another place"
+        if "Too many open files" in text:
+            remedy = "allow more of them (ulimit -n)"
+        reason = reason[1].strip() if reason else first_line(error)
+        raise StorageError(f"{path}: cannot be written ({reason}); {remedy}") from error
 
 
 def first_line(error: BaseException) -> str:
