@@ -90,6 +90,7 @@ ALLOWED = {
         "multiprocessing": "the pipe to a fork of this process, which brings back what it computed",
         "os.fork": "the same",
     },
+    "zoo/run.py": {"socket.gethostname": "this machine's own name, in the note of who holds a folder"},
     "zoo/verbs/chat.py": {"input": "what a person types is text here, no code"},
     "zoo/verbs/launch.py": {
         "subprocess.Popen": "the command that the user gives, without a shell",
