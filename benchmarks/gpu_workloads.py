@@ -1,4 +1,4 @@
-"""What is measured on one GPU, by value: bfloat16 activations, T 1,024; and the same, tiny, to rehearse it."""
+"""What is measured on one GPU, by value: bfloat16 activations; and the same, tiny, to rehearse it."""
 
 import dataclasses
 

@@ -13,7 +13,7 @@ from benchmarks.find import workload_of
 from benchmarks.side import Failed, Side
 from benchmarks.turns import interleaved, ratios, spread, steps_a_turn
 from benchmarks.turns import rates as turn_rates
-from benchmarks.workloads import Embedding, Generation, Stack
+from benchmarks.workloads import Embedding, Generation, Stack, Training
 from zoo.throughput import PEAK_FLOPS
 
 A_A = 0.03  # how far zoo may be from itself
@@ -29,9 +29,12 @@ def row(
     say: Callable[[str], None],
     device: str = "cpu",
     least: int = 3,
+    checked: int = 50,
 ) -> dict:
-    """The record of a workload; a side that fails is told of, and left out."""
+    """The record of a workload; a side that fails is told of, and left out. Of first steps at most `checked`
+    are compared."""
     work, load = workload_of(name), [os.getloadavg()[0]]
+    count = {"count": min(work.checked, checked)} if isinstance(work, Training) else {}
     found: dict = {"workload": name, "about": work.about, "kind": type(work).__name__.lower()}
     found |= {"dtype": work.dtype, "unit": work.unit, "failed": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,7 +44,7 @@ def row(
             try:
                 started[side] = process.open(name, folder)
                 opened[side] = process
-                process.ask("first")
+                process.ask("first", **count)
             except Failed as failure:
                 opened.pop(side, None)
                 found["failed"][side] = str(failure)
@@ -113,7 +116,7 @@ def distance(ours: dict, theirs: dict, dtype: str) -> tuple[float, bool]:
 
 def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) -> None:
     """Times, rates and ratios of each side."""
-    begin = getattr(work, "checked", 0)
+    begin = len(found["sides"]["zoo"].get("first_losses", ()))
     warm = opened["zoo"].ask("turn", step=begin, count=1)["value"]
     warm = opened["zoo"].ask("turn", step=begin + 1, count=1)["value"]
     count = steps_a_turn(warm[-1])

@@ -82,16 +82,16 @@ class TrainingRun:
         self.program = lowered.compile()
         return {"compile_s": time.perf_counter() - start, "flags": FLAGS, "mesh": dict(self.mesh.shape)}
 
-    def first(self) -> dict[str, np.ndarray]:
+    def first(self, count: int) -> dict[str, np.ndarray]:
         """The losses of the first steps."""
         losses = []
-        for step in range(self.work.checked):
+        for step in range(count):
             self.state, numbers = self.step(self.state, self.place(self.batch(step)))
             losses.append(float(numbers["loss"]))
         return {"losses": np.array(losses)}
 
     def turn(self, step: int, count: int) -> list[float]:
-        """Seconds of `count` steps from `step` on: of each, or where a device runs ahead, of one on average."""
+        """Seconds of `count` steps from `step` on: of each, or where a device runs ahead, their mean."""
         batches = [self.batch(step + n) for n in range(count)]
         start, found = time.perf_counter(), []
         for batch in batches:
@@ -289,7 +289,7 @@ def device_memory() -> dict:
 
 
 def matmul(dtype: str) -> float:
-    """FLOP/s of jnp.dot on this device; 8,192 wide where it is no CPU, so that the call's own time is lost."""
+    """FLOP/s of jnp.dot on this device; 8,192 wide where it is no CPU, which hides the call's own time."""
     size = rates.SIZE if jax.default_backend() == "cpu" else 4 * rates.SIZE
     a, b = (jnp.asarray(x, dtype) for x in rates.operands(size))
     product = jax.jit(jnp.dot)

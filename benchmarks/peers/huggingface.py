@@ -49,8 +49,8 @@ def causal_lm(work, folder: Path, how: str):
 
 
 def masked_lm(work, folder: Path, how: str):
-    """BertForMaskedLM, which computes the words of every position. What is timed reads one text a row, padded;
-    first losses are those of zoo's rows, packed ones too, each text seeing itself alone."""
+    """BertForMaskedLM, which computes the words of every position. What is timed reads one text a row,
+    padded; first losses are those of zoo's rows, packed ones too, each text seeing itself alone."""
     config = transformers.BertConfig(**bert_names.config_to_hf(work.recipe.model), attn_implementation="sdpa")
     model = transformers.BertForMaskedLM(config)
     torch_run.load(model, folder, unused=TIED)

@@ -1,4 +1,4 @@
-"""A run of torch, whatever the model: devices, weights, turns, and a train step that models give losses to."""
+"""A run of torch, whatever the model: devices, weights, turns, and the train step around a loss."""
 
 import os
 import time
@@ -74,8 +74,8 @@ class TrainingRun:
         self.optimizer.step()
         return loss
 
-    def first(self) -> dict[str, np.ndarray]:
-        return {"losses": np.array([self.step(self.batch(n)).item() for n in range(self.work.checked)])}
+    def first(self, count: int) -> dict[str, np.ndarray]:
+        return {"losses": np.array([self.step(self.batch(n)).item() for n in range(count)])}
 
     def turn(self, step: int, count: int) -> list[float]:
         """As zoo's: on a CPU each step is waited for, on a GPU the last."""
