@@ -27,7 +27,6 @@ def row(
     *,
     seconds: float,
     say: Callable[[str], None],
-    device: str = "cpu",
     least: int = 3,
     checked: int = 50,
 ) -> dict:
@@ -55,7 +54,7 @@ def row(
         try:
             compare(found, work, opened, started, folder)
             take_turns(found, work, opened, seconds=seconds, least=least, say=say)
-            limits(found, work, opened, device)
+            limits(found, work, opened)
         except Failed as failure:  # in the middle of things: what was found so far is kept
             found["failed"][str(failure).partition(":")[0]] = str(failure)
             say(f"  {failure}")
@@ -82,7 +81,7 @@ def compare(found: dict, work, opened, started, folder: Path) -> None:
     """How far each side's first numbers are from zoo's: losses of the first steps, outputs and gradients,
     tokens, or vectors."""
     first = {side: dict(np.load(folder / f"{side}.npz")) for side in opened}
-    found["flags"], found["mesh"] = started["zoo"]["flags"], started["zoo"]["mesh"]
+    found |= {name: started["zoo"][name] for name in ("flags", "mesh", "device")}
     found["sides"] = {}
     for side in opened:
         apart, agrees = distance(first["zoo"], first[side], work.dtype)
@@ -147,11 +146,12 @@ def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) ->
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def limits(found: dict, work, opened, device: str) -> None:
+def limits(found: dict, work, opened) -> None:
     """MFU, the bound of the machine, and where the step's time goes."""
+    device = found["device"]["kind"]
     measured = {side: opened[side].ask("matmul")["value"] for side in ("zoo", "torch") if side in opened}
     best = max(measured.values())
-    memory = rates.read_rate() if device == "cpu" else None
+    memory = rates.read_rate() if found["device"]["platform"] == "cpu" else None
     found["matmul_flops_per_s"] = measured | {"best": best}
     found["read_bytes_per_s"] = memory
     peak = PEAK_FLOPS.get(device, best)

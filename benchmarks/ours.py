@@ -80,7 +80,7 @@ class TrainingRun:
         lowered = self.step.lower(self.state, self.place(self.batch(0)))
         start = time.perf_counter()
         self.program = lowered.compile()
-        return {"compile_s": time.perf_counter() - start, "flags": FLAGS, "mesh": dict(self.mesh.shape)}
+        return ready(time.perf_counter() - start, self.mesh)
 
     def first(self, count: int) -> dict[str, np.ndarray]:
         """The losses of the first steps."""
@@ -136,7 +136,7 @@ class StackRun:
         lowered = jax.jit(functools.partial(forward_backward, self.work.cell)).lower(*self.arrays)
         start = time.perf_counter()
         self.program = lowered.compile()
-        return {"compile_s": time.perf_counter() - start, "flags": FLAGS, "mesh": {}}
+        return ready(time.perf_counter() - start)
 
     def first(self) -> dict[str, np.ndarray]:
         """Outputs and all gradients, matrices as [outputs, inputs]."""
@@ -201,7 +201,7 @@ class GenerationRun:
         self.generated(self.work.new)
         took = time.perf_counter() - start
         self.generated(1)
-        return {"compile_s": took, "flags": FLAGS, "mesh": {}}
+        return ready(took)
 
     def generated(self, count: int) -> list[list[int]]:
         return generate(self.model, self.params, self.work.prompts(), max_new_tokens=count)
@@ -247,7 +247,7 @@ class EmbeddingRun:
         return embed(self.model, self.params, self.tokenizer, self.texts, wrap="both")
 
     def start(self) -> dict:
-        return {"compile_s": rates.seconds(self.vectors), "flags": FLAGS, "mesh": {}}
+        return ready(rates.seconds(self.vectors))
 
     def first(self) -> dict[str, np.ndarray]:
         return {"vectors": self.vectors()}
@@ -267,6 +267,17 @@ class EmbeddingRun:
 
 
 # --- what is asked of all -------------------------------------------------------------------------
+
+
+def ready(compile_s: float, mesh=None) -> dict:
+    """What is told once a workload is compiled."""
+    device = jax.devices()[0]
+    return {
+        "compile_s": compile_s,
+        "flags": FLAGS,
+        "mesh": dict(mesh.shape) if mesh is not None else {},
+        "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+    }
 
 
 def facts(program) -> dict:

@@ -50,7 +50,7 @@ def options_of(argv: list[str]) -> argparse.Namespace:
     )
     known = ", ".join(WORKLOADS)
     parser.add_argument("--models", nargs="+", default=[], metavar="NAME", help=f"workloads: {known}")
-    parser.add_argument("--peers", default="", help=f"with commas, of {', '.join(PEERS)}; all unless given")
+    parser.add_argument("--peers", default="", help=f"of {','.join(PEERS)} (all), or none")
     parser.add_argument("--quick", action="store_true", help="a second of turns a row, three first losses")
     parser.add_argument("--seconds", type=float, default=SECONDS, help=f"of turns a row ({SECONDS:g})")
     parser.add_argument("--verify", type=Path, metavar="FILE", help="run a record's workloads again")
@@ -67,10 +67,11 @@ def measured(options: argparse.Namespace) -> int:
     names = names or list(WORKLOADS)
     for name in names:
         workload_of(name)
-    wanted = [checked(kind, PEERS, "peer") for kind in options.peers.split(",") if kind] or list(PEERS)
+    given = [] if options.peers == "none" else options.peers.split(",") if options.peers else PEERS
+    wanted = [checked(kind, PEERS, "peer") for kind in given]
     path = options.out or record.RESULTS / f"throughput-{time.strftime('%Y%m%d-%H%M%S')}.json"
     say(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores" + busy())
-    sides = started(kinds_of(wanted, names), path.with_suffix(".log"))
+    sides = started(sides_of(wanted, names), path.with_suffix(".log"))
     versions = {name: version for side in sides.values() for name, version in side.versions.items()}
     settings = {"seconds": QUICK_SECONDS if options.quick else options.seconds, "quick": options.quick}
     found = record.begun(" ".join(["python -m benchmarks.throughput", *sys.argv[1:]]), versions, settings)
@@ -103,27 +104,28 @@ def measure_all(found: dict, names: list[str], sides: dict[str, Side], path: Pat
             say(f"  {made['over_fastest']['p50']:.2f} times {made['fastest_peer']}{counted}")
 
 
-def kinds_of(wanted: list[str], names: list[str]) -> list[str]:
-    """The kinds of peers that are installed and have one of the workloads; a line for each that is not."""
-    used = {side.partition(".")[0] for name in names for side in workload_of(name).peers}
-    found = []
+def sides_of(wanted: list[str], names: list[str]) -> list[str]:
+    """zoo's two, and those of the peers that are installed and have one of the workloads; a line for a kind
+    that is not or has none."""
+    used = dict.fromkeys(side for name in names for side in workload_of(name).peers)
+    found = ["zoo", "again"]
     for kind in wanted:
+        mine = [side for side in PEERS[kind] if side in used]
         if importlib.util.find_spec(PACKAGES[kind]) is None:
             say(f"{kind} is not installed, and is left out")
-        elif kind in used:
-            found.append(kind)
-        else:
+        elif not mine:
             say(f"{kind} has none of these models, and is left out")
+        else:
+            found += mine
+    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        say("no C++ compiler, which torch.compile needs: it is left out")
+        found = [side for side in found if not side.endswith(".compile")]
     return found
 
 
-def started(kinds: list[str], log: Path) -> dict[str, Side]:
-    """A process for each side; torch.compile needs a C++ compiler on a CPU."""
+def started(names: list[str], log: Path) -> dict[str, Side]:
+    """A process for each side; a line for one that does not start."""
     log.parent.mkdir(parents=True, exist_ok=True)
-    names = ["zoo", "again", *(side for kind in kinds for side in PEERS[kind])]
-    if not any(map(shutil.which, ("c++", "g++", "clang++"))):
-        say("no C++ compiler: torch.compile is left out")
-        names = [name for name in names if not name.endswith(".compile")]
     found: dict[str, Side] = {}
     for name in names:
         try:
