@@ -150,7 +150,11 @@ def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) ->
 def limits(found: dict, work, opened) -> None:
     """MFU, the bound of the machine, and where the step's time goes."""
     device = found["device"]["kind"]
-    measured = {side: opened[side].ask("matmul")["value"] for side in ("zoo", "torch") if side in opened}
+    measured = {
+        side: opened[side].ask("matmul")["value"]
+        for side in ("zoo", "torch", "transformers")
+        if side in opened
+    }
     best = max(measured.values())
     memory = opened["zoo"].ask("reading")["value"]
     found["matmul_flops_per_s"] = measured | {"best": best}
