@@ -19,6 +19,7 @@ import jax
 
 from zoo import cli, cluster, data, models, plan, sharding, xla
 from zoo.assembly import complete, step_of
+from zoo.audit import audited
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.errors import (
@@ -32,15 +33,17 @@ from zoo.errors import (
     storage_errors,
 )
 from zoo.evaluation import Evaluation
-from zoo.feed import training_batches
+from zoo.feed import Feed
 from zoo.inference.sample import write_sample
 from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.optim.finetune import overlaid
 from zoo.pretrained.start import completed, load_start
 from zoo.pretrained.teacher import load_teacher
+from zoo.receipts import Receipt, Receipts
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
+from zoo.rewind import gone_back
 from zoo.run import RunFolder
 
 DEFAULT = "gpt_stdlib"
@@ -57,6 +60,7 @@ def guarded(argv: list[str]) -> int:
     """The exit code of what `argv` describes; a line on stderr for what a person can mend."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("zoo").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # a failed save reaches us as an error, in one line
     try:
         request, argv = plan.requested(argv)
         name = argv[0] if argv and not argv[0].startswith("-") else DEFAULT
@@ -64,7 +68,7 @@ def guarded(argv: list[str]) -> int:
         if request:
             from zoo.plan.planner import run
 
-            return run(request, recipe, complete, step_of)
+            return run(request, recipe)
         return train(name, recipe)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -84,7 +88,9 @@ def guarded(argv: list[str]) -> int:
 def train(name: str, recipe) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
     started, stop = time.monotonic(), cluster.StopRequest()
-    flags = xla.apply()  # this and the next before a published folder's shapes are asked for: that starts JAX
+    flags = xla.apply(
+        deterministic=recipe.deterministic
+    )  # this and the next before a published folder's shapes are asked for: that starts JAX
     cluster.join(recipe.cluster)
     if recipe.plot:
         require("matplotlib", extra="plot")
@@ -131,21 +137,23 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
     parts = step_of(recipe, dataset, teacher)
     model, frozen = parts.model, parts.frozen
     specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
-    first, settings = cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
+    guard, first, settings = recipe.guard, cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
         checkpoints = stack.enter_context(Checkpoints(run.path / "checkpoints", recipe.keep))
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
+        receipts = stack.enter_context(Receipts(run.path, writes=first))
 
-        # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
-        state = checkpoints.restore(
-            specs, mesh, note=lambda text: print(text, file=cluster.stderr()), places=parts.places(mesh)
-        )
-        start = 0 if state is None else int(state.step)
-        if start > recipe.steps:
-            raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
-        if state is None:
+        checkpoints.require_room(specs)
+
+        def restore():
+            """What the newest checkpoint holds, or the parameters of --init, or random ones."""
+            state = checkpoints.restore(
+                specs, mesh, note=lambda text: print(text, file=cluster.stderr()), places=parts.places(mesh)
+            )
+            if state is not None:
+                return state
             state = parts.init_on(mesh)
             if recipe.init:
                 names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
@@ -155,8 +163,15 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state = state.started_from(
                     with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
                 )
+            return state
+
+        state = restore()
+        start = int(state.step)
+        if start > recipe.steps:
+            raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
         log.truncate_after(start)
-        reporter = Reporter(recipe, model, dataset, mesh, log, start)
+        receipts.truncate_after(start)
+        reporter = Reporter(recipe, model, dataset, mesh, log, receipts, start)
         reporter.introduce(run, dataset, flags, frozen)
         if recipe.best and not start:  # a metric that is none shows before the first step
             value_of(recipe.best, evaluate(state.evaluated_params, 1))
@@ -173,9 +188,16 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state = look(state)
             end = start if out_of_patience(recipe, state) else recipe.steps
             train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
-            for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
-                state, numbers = train_step(state, batch)
-                reporter.report_late(step, numbers)
+            audit = audited(train_step, mesh, reporter.event)
+            feed = Feed(dataset, recipe.task, mesh, start, end, state.offset)
+            for step, batch, digest in feed:
+                checkpoints.poll()
+                state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
+                if guard.rewinds_at_all and numbers["spike"]:
+                    state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
+                    feed.move(int(state.step), state.offset)
+                    continue
+                reporter.report_late(Receipt(step, digest, feed.offset), numbers)
                 last, leave = step == end, stop.is_due(step)
                 if reporter.owes_evaluation(step, state.best) and (last or not leave):
                     with reporter.caught_up():

@@ -82,3 +82,22 @@ def sentences(count: int, vocabulary: list[str]) -> list[str]:
     rng = np.random.default_rng(0)
     sizes = np.clip(np.exp(rng.normal(2.4, 0.45, count)).round().astype(int), 3, 50)
     return [" ".join(rng.choice(vocabulary, size)) for size in sizes]
+
+
+def stack_arrays(cell: str, gates: int, layers: int, width: int, length: int, rows: int):
+    """(parameters of each layer, inputs [T, B, D], gradient of the outputs) in torch's initial spread."""
+    rng = np.random.default_rng(0)
+
+    def uniform(*sizes):
+        return rng.uniform(-(width**-0.5), width**-0.5, sizes).astype(np.float32)
+
+    split = (gates,) if gates > 1 else ()
+    kernel, bias = (width, *split, width), (*split, width)
+    params = [
+        {"w_in": uniform(*kernel), "b_in": uniform(*bias), "w": uniform(*kernel)} for _ in range(layers)
+    ]
+    if cell == "gru":
+        for layer in params:
+            layer["b"] = uniform(width)
+    x_TBD, d_TBZ = (rng.standard_normal((length, rows, width)).astype(np.float32) for _ in range(2))
+    return params, x_TBD, d_TBZ

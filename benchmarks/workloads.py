@@ -10,7 +10,9 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-from benchmarks.drawn import Drawn
+import numpy as np
+
+from benchmarks.drawn import Drawn, sentences, stack_arrays
 from zoo import assembly
 from zoo.data import DataConfig, MaskedConfig
 from zoo.models.bert import SIZES as BERT_SIZES
@@ -45,6 +47,14 @@ class Training:
     @property
     def dtype(self) -> str:
         return self.recipe.model.dtype
+
+    @property
+    def beside(self) -> "Training":
+        """What a peer reads that does not pack: one text a row, of the same lengths."""
+        if not isinstance(self.recipe.data, MaskedConfig):
+            return self
+        data = dataclasses.replace(self.recipe.data, layout="padded")
+        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, data=data))
 
     def parts(self) -> TrainStep:
         return assembly.step_of(self.recipe, self.data)
@@ -94,6 +104,10 @@ class Stack:
     def real(self, step: int) -> int:
         return self.positions
 
+    def arrays(self):
+        """(parameters of each layer, inputs, gradient of the outputs)."""
+        return stack_arrays(self.cell, self.GATES[self.cell], self.layers, self.width, self.length, self.rows)
+
     def flops(self) -> tuple[float, float]:
         """Matmuls only: the kernels of input and state, once forward and twice backward."""
         total = 12.0 * self.layers * self.positions * self.width * self.width * self.GATES[self.cell]
@@ -124,6 +138,10 @@ class Generation:
     def real(self, step: int) -> int:
         return self.rows
 
+    def prompts(self) -> list[list[int]]:
+        rng = np.random.default_rng(0)
+        return rng.integers(0, self.model.vocab_size, (self.rows, self.prompt)).tolist()
+
     def flops(self) -> tuple[float, float]:
         """Of one token a row: two a parameter, and the keys and values of what stands before."""
         config = self.model
@@ -143,6 +161,15 @@ class Embedding:
     about: str
     model: BERTConfig
     count: int = 2000
+
+    @property
+    def vocabulary(self) -> list[str]:
+        """BERT's marks and, for the rest, words that are one piece each."""
+        marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+        return marks + [f"w{number}" for number in range(self.model.vocab_size - len(marks))]
+
+    def texts(self) -> list[str]:
+        return sentences(self.count, self.vocabulary[5:])
 
     @property
     def positions(self) -> int:
@@ -196,7 +223,8 @@ def recurrent(about: str, config: RNNConfig, rows: int, length: int, **changes) 
         schedule=Constant(),
         clip_norm=0.25,
     )
-    return Training(about, recipe, peers=("torch", "flax"), **changes)
+    peers = ("torch", "flax") if config.cell == "lstm" else ("torch",)  # flax's GRU lacks a bias
+    return Training(about, recipe, peers=peers, **changes)
 
 
 def lm(cell: str, layers: int, width: int, vocab_size: int) -> RNNConfig:
