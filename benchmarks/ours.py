@@ -80,18 +80,18 @@ class TrainingRun:
         lowered = self.step.lower(self.state, self.place(self.batch(0)))
         start = time.perf_counter()
         self.program = lowered.compile()
-        return {"compile_s": time.perf_counter() - start, "flags": FLAGS, "mesh": dict(self.mesh.shape)}
+        return ready(time.perf_counter() - start, self.mesh)
 
-    def first(self) -> dict[str, np.ndarray]:
+    def first(self, count: int) -> dict[str, np.ndarray]:
         """The losses of the first steps."""
         losses = []
-        for step in range(self.work.checked):
+        for step in range(count):
             self.state, numbers = self.step(self.state, self.place(self.batch(step)))
             losses.append(float(numbers["loss"]))
         return {"losses": np.array(losses)}
 
     def turn(self, step: int, count: int) -> list[float]:
-        """Seconds of `count` steps from `step` on: of each, or where a device runs ahead, of one on average."""
+        """Seconds of `count` steps from `step` on: of each, or where a device runs ahead, their mean."""
         batches = [self.batch(step + n) for n in range(count)]
         start, found = time.perf_counter(), []
         for batch in batches:
@@ -136,7 +136,7 @@ class StackRun:
         lowered = jax.jit(functools.partial(forward_backward, self.work.cell)).lower(*self.arrays)
         start = time.perf_counter()
         self.program = lowered.compile()
-        return {"compile_s": time.perf_counter() - start, "flags": FLAGS, "mesh": {}}
+        return ready(time.perf_counter() - start)
 
     def first(self) -> dict[str, np.ndarray]:
         """Outputs and all gradients, matrices as [outputs, inputs]."""
@@ -201,7 +201,7 @@ class GenerationRun:
         self.generated(self.work.new)
         took = time.perf_counter() - start
         self.generated(1)
-        return {"compile_s": took, "flags": FLAGS, "mesh": {}}
+        return ready(took)
 
     def generated(self, count: int) -> list[list[int]]:
         return generate(self.model, self.params, self.work.prompts(), max_new_tokens=count)
@@ -247,7 +247,7 @@ class EmbeddingRun:
         return embed(self.model, self.params, self.tokenizer, self.texts, wrap="both")
 
     def start(self) -> dict:
-        return {"compile_s": rates.seconds(self.vectors), "flags": FLAGS, "mesh": {}}
+        return ready(rates.seconds(self.vectors))
 
     def first(self) -> dict[str, np.ndarray]:
         return {"vectors": self.vectors()}
@@ -267,6 +267,17 @@ class EmbeddingRun:
 
 
 # --- what is asked of all -------------------------------------------------------------------------
+
+
+def ready(compile_s: float, mesh=None) -> dict:
+    """What is told once a workload is compiled."""
+    device = jax.devices()[0]
+    return {
+        "compile_s": compile_s,
+        "flags": FLAGS,
+        "mesh": dict(mesh.shape) if mesh is not None else {},
+        "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
+    }
 
 
 def facts(program) -> dict:
@@ -289,7 +300,7 @@ def device_memory() -> dict:
 
 
 def matmul(dtype: str) -> float:
-    """FLOP/s of jnp.dot on this device; 8,192 wide where it is no CPU, so that the call's own time is lost."""
+    """FLOP/s of jnp.dot on this device; 8,192 wide where it is no CPU, which hides the call's own time."""
     size = rates.SIZE if jax.default_backend() == "cpu" else 4 * rates.SIZE
     a, b = (jnp.asarray(x, dtype) for x in rates.operands(size))
     product = jax.jit(jnp.dot)

@@ -2,13 +2,13 @@
 
     side = Side("torch")                    # imports what it needs, once
     side.open("gpt_6x384", folder)          # a fork of that process builds the model: memory starts anew
-    side.ask("first")                       # its first losses, written to FOLDER/torch.npz
+    side.ask("first", count=10)             # its first losses, written to FOLDER/torch.npz
     side.ask("turn", step=10, count=5)      # seconds of five steps
     side.shut(); side.end()
 
-What a side runs is an object with start(), first(), turn(step, count) and facts(); benchmarks/ours.py has
-zoo's, benchmarks/peers the others'. Each is made of (workload, folder); zoo's writes FOLDER/weights.npz, with
-which the others begin.
+What a side runs is an object with start(), first(), turn(step, count), facts() and matmul(); zoo's are in
+benchmarks/ours.py, the others' in benchmarks/peers. Each is made of (workload, folder); zoo's writes
+FOLDER/weights.npz, with which the others begin. Only first() of a training workload takes a count.
 """
 
 import gc
@@ -43,7 +43,7 @@ class Failed(Exception):
 class Side:
     """The parent's end of the pipe."""
 
-    def __init__(self, name: str, log: Path, accelerator: bool = False):
+    def __init__(self, name: str, log: Path):
         self.name = name
         environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
         environment |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
@@ -56,6 +56,7 @@ class Side:
             stderr=self._log,
             env=environment,
             cwd=Path(__file__).parents[1],
+            start_new_session=True,  # Ctrl-C is the parent's, which ends it
         )
         self.versions = self._answer()["versions"]
 
@@ -133,7 +134,7 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
             if what == "shut":
                 return 0  # main answers
             if what == "first":
-                np.savez(folder / f"{name}.npz", **run.first())
+                np.savez(folder / f"{name}.npz", **run.first(**asked))
                 answer({})
             else:
                 answer({"value": getattr(run, what)(**asked)})

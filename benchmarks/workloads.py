@@ -35,8 +35,8 @@ class Training:
 
     about: str
     recipe: Recipe
-    peers: tuple[str, ...] = ("torch", "transformers", "flax")
-    """Kinds of peers that have this model."""
+    peers: tuple[str, ...] = ("torch", "torch.compile", "transformers", "flax")
+    """The sides that have this model beside zoo's two."""
     checked: int = 10
     """First steps whose losses must agree before a speed counts."""
 
@@ -87,7 +87,7 @@ class Stack:
 
     unit: ClassVar[str] = "tokens"
     dtype: ClassVar[str] = "float32"
-    peers: ClassVar[tuple[str, ...]] = ("torch",)
+    peers: ClassVar[tuple[str, ...]] = ("torch", "torch.compile")
     GATES: ClassVar[dict[str, int]] = {"lstm": 4, "gru": 3, "elman": 1}
 
     about: str
@@ -210,7 +210,7 @@ def bert(about: str, config: BERTConfig, rows: int, length: int, layout: str, **
         optimizer=AdamW(1e-4, 0.9, 0.999, weight_decay=0.01),
         schedule=Constant(),
     )
-    return Training(about, recipe, peers=("transformers",), **changes)
+    return Training(about, recipe, peers=("transformers", "transformers.compile"), **changes)
 
 
 def recurrent(about: str, config: RNNConfig, rows: int, length: int, **changes) -> Training:
@@ -223,7 +223,7 @@ def recurrent(about: str, config: RNNConfig, rows: int, length: int, **changes) 
         schedule=Constant(),
         clip_norm=0.25,
     )
-    peers = ("torch", "flax") if config.cell == "lstm" else ("torch",)  # flax's GRU lacks a bias
+    peers = ("torch", "torch.compile", *(["flax"] if config.cell == "lstm" else []))  # its GRU lacks a bias
     return Training(about, recipe, peers=peers, **changes)
 
 
@@ -258,7 +258,11 @@ def _stack(cell: str, shape: str) -> Stack:
 WORKLOADS: dict[str, Workload] = {
     "gpt_6x384": gpt("GPT 6x384, T 256, B 8, 65 characters", _small(6, 384, 6, 256, CHARS), 8, 256),
     "gpt_4x128": gpt(
-        "GPT 4x128, T 64, B 12, 65 characters", _small(4, 128, 4, 64, CHARS), 12, 64, checked=50
+        "GPT 4x128, T 64, B 12, 65 characters, no biases",  # nanoGPT's README, for a CPU
+        dataclasses.replace(_small(4, 128, 4, 64, CHARS), bias=False, activation="gelu"),
+        *(12, 64),
+        peers=("torch", "torch.compile", "flax"),
+        checked=50,
     ),
     "gpt_4x256": gpt(
         "GPT 4x256, T 128, B 8, 50,304 words", _small(4, 256, 4, 128, PIECES), 8, 128, checked=5
