@@ -102,7 +102,7 @@ def read(program, computation, instruction, place, kind, runs, axes, known) -> C
     groups = groups_in(instruction, devices)
     size = devices if groups is None else max(map(len, groups), default=1)
     arrays = [array for name in instruction.operands for array in computation.arrays(name)]
-    if kind == "all-reduce" and any(i.opcode == "dynamic-slice" for i in after(computation, instruction)):
+    if kind == "all-reduce" and is_scattered(computation, instruction):
         kind = "reduce-scatter"
     if kind == "all-reduce" and arrays and is_part(program, computation, instruction.operands[0]):
         kind = "gather by all-reduce"
@@ -122,11 +122,23 @@ def read(program, computation, instruction, place, kind, runs, axes, known) -> C
     )
 
 
-def after(computation: Computation, instruction: Instruction) -> list[Instruction]:
-    """The instructions that read its result, where it stands in a fusion; else none."""
-    if not computation.root.opcode.startswith(("dynamic-slice", "bitcast", "copy", "convert")):
-        return []
-    return [i for i in computation.instructions.values() if instruction.name in i.operands]
+def is_scattered(computation: Computation, instruction: Instruction) -> bool:
+    """Whether all that the computation returns, an array or a tuple, are parts of this instruction's sums."""
+    root = computation.root
+    sums = {instruction.name} | {
+        each.name
+        for each in computation.instructions.values()
+        if each.opcode == "get-tuple-element" and instruction.name in each.operands
+    }
+
+    def is_of_sums(name: str) -> bool:
+        part = computation.source(name)
+        if part is None or part.opcode != "dynamic-slice":
+            return False
+        whole = computation.source(part.operands[0])
+        return whole is not None and whole.name in sums
+
+    return all(map(is_of_sums, root.operands if root.opcode == "tuple" else [root.name]))
 
 
 def is_part(program: Program, computation: Computation, name: str) -> bool:
