@@ -183,9 +183,9 @@ class Copies:
 
 def copied(x, letters: str, rows: int) -> Copies:
     """A parameter of these letters, copied for each part that the table makes of `rows` rows."""
-    letters = letters.replace("D", ".").replace("E", ".")
+    x = constrain(x, letters)  # and so its gradient: the sum over copies is scattered
     copies = jnp.broadcast_to(x, (spread("B", (rows,)), *x.shape))
-    return Copies(constrain(copies, "B" + letters))
+    return Copies(constrain(copies, "B" + letters.replace("D", ".").replace("E", ".")))
 
 
 def is_copies(x) -> bool:

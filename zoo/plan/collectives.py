@@ -9,12 +9,14 @@
 
 A TPU's compiler hides five things. It writes reduce-scatters as fusions of an all-reduce and a slice. It
 repeats a collective in the text where it is part of several fusions; one channel id is one collective. And
-where a matmul can begin with a part of what is gathered, it makes a loop of both ("windowed"), in which
-each turn multiplies one part while permutes bring the next: these permutes are the gather, and so are
-called "permute". And over many devices it writes a gather as the sum of arrays that are zero but for each
-device's part: "gather by all-reduce", which sends twice as much as a gather would. And a collective with
-arithmetic beside it may be three fusions, its start, the arithmetic with a part of the collective in it (at
-every turn, where that is a loop), and its end: all three are one collective, that runs as often as its start.
+where a matmul can begin with a part of what is gathered, it makes a loop of both ("windowed"), in which each
+turn multiplies one part while permutes bring the next: these permutes are the gather, and so are called
+"permute". They run both ways round the ring, one before the loop and two for every two parts: of n parts n +
+1 are sent where n - 1 are needed, and what the last turn brings nobody reads. And over many devices it
+writes a gather as the sum of arrays that are zero but for each device's part: "gather by all-reduce", which
+sends twice as much as a gather would. And a collective with arithmetic beside it may be three fusions, its
+start, the arithmetic with a part of the collective in it (at every turn, where that is a loop), and its end:
+all three are one collective, that runs as often as its start.
 """
 
 import dataclasses
@@ -70,6 +72,12 @@ class Collective:
         twice = ("all-reduce", "gather by all-reduce")
         ways = 2 * share if self.kind in twice else 1.0 if self.kind in ("permute", "broadcast") else share
         return self.runs * self.payload * ways
+
+    @property
+    def unread_bytes(self) -> float:
+        """Of them, those that a windowed loop sends in vain."""
+        is_windowed = self.kind == "permute" and self.overlapped and "pipeline" not in self.axes
+        return self.wire_bytes * 2 / (self.group + 1) if is_windowed else 0.0
 
 
 def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
