@@ -60,8 +60,8 @@ class Reporter:
         rows = self._recipe.data.batch_size // self._recipe.accumulate
         stages, parts = sharding.pipeline_of(rows, self._mesh)
         if stages > 1:
-            idle = (stages - 1) / (parts + stages - 1)
-            lines["pipeline"] = f"{stages} stages, {parts} micro-batches, each stage idle for {idle:.0%}"
+            idle = f"each stage idle for {bubble(stages, parts):.0%}"
+            lines["pipeline"] = f"{stages} stages, {parts} micro-batches, {idle}"
         if text := unspread(self._model.abstract(), self._mesh):
             lines["memory"] = text
         for name, text in lines.items():
@@ -190,10 +190,15 @@ def wrong_numbers(numbers) -> str:
     return ", ".join(f"{text} {numbers[name]:.5g}" for name, text in (bad or {"loss": "loss"}).items())
 
 
+def bubble(stages: int, parts: int) -> float:
+    """The share of a step for which a stage of a pipeline has nothing to do (zoo/models/stack.py)."""
+    return (stages - 1) / (parts + stages - 1)
+
+
 def unspread(specs, mesh) -> str:
     """What lies whole on every device of a mesh that is meant to share parameters, if that is more than
     TOLERATED of their bytes; empty where it is not."""
-    if mesh.shape["fsdp"] == mesh.shape["tensor"] == 1:
+    if all(mesh.shape[axis] == 1 for axis in ("pipeline", "fsdp", "expert", "tensor")):
         return ""
     sizes, whole = {}, {}
     placed = named_leaves(sharding.shardings(specs, mesh))
@@ -205,6 +210,8 @@ def unspread(specs, mesh) -> str:
     if share <= TOLERATED:
         return ""
     largest = ", ".join(sorted(whole, key=whole.get, reverse=True)[:3])
+    remedy = "" if mesh.shape["fsdp"] > 1 else ", --mesh.fsdp would"
     return (
-        f"{share:.1%} of the parameters lie whole on every device: {largest}; no axis of this mesh takes them"
+        f"{share:.1%} of the parameters lie whole on every device: {largest}; no axis of this mesh takes "
+        f"them{remedy}"
     )

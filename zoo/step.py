@@ -23,6 +23,7 @@ from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
 from zoo.guard import Guard
 from zoo.lettered import ParamSpec
+from zoo.models.copies import with_copies
 from zoo.models.pure import Model
 from zoo.optim import precision
 from zoo.optim.finetune import overlaid, without
@@ -202,6 +203,7 @@ class TrainStep:
                 x, layers = self.lesson.read(self.model, params, batch["inputs"], **training)
                 sums = self.lesson.sums(self.task, params, teacher_params, x, layers, batch)
                 return sums["loss"], (sums, None)
+            params = with_copies(self.model, params, len(batch["targets"]))
             (x, carry), penalty, gauges = self.model.watched(
                 params, batch["inputs"], state=self._begun(carry, batch), **training
             )

@@ -1,6 +1,7 @@
 """launch: several processes on this machine that train as one, to rehearse what a cluster's launcher does.
 
     python -m zoo launch --processes 4 train.py gpt_stdlib --steps 20
+    python -m zoo launch --processes 2 -- -m zoo doctor
 
 Each has an equal share of --devices virtual CPU devices. What they write is seen with the process's number in
 front, the last line of the first on stdout. Where one fails the others are ended.
@@ -29,8 +30,8 @@ def launch(options) -> int:
         raise ConfigError(f"--processes={count} must be at least 1")
     if devices % count:
         raise ConfigError(f"--devices={devices} does not divide over {count} processes; give a multiple")
-    command = options.command or ["train.py"]
-    if not os.path.isfile(command[0]):
+    command = [word for word in options.command[:1] if word != "--"] + options.command[1:] or ["train.py"]
+    if command[0] != "-m" and not os.path.isfile(command[0]):
         raise ConfigError(f"{command[0]}: no such file; give the program first: train.py RECIPE ...")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices // count)}
     coordinator = f"127.0.0.1:{free_port()}"
