@@ -8,6 +8,7 @@ step        0           1           2
 import collections
 from collections.abc import Callable, Iterable, Iterator
 
+from zoo import faults
 from zoo.sharding import place_rows
 
 AHEAD = 2
@@ -17,7 +18,12 @@ def training_batches(dataset, task, mesh, start: int, stop: int) -> Iterator:
     """The batch of every step from `start` on, before `stop`; each a function of its step alone."""
 
     def place(step):
-        return place_rows(lambda rows: task.batch(dataset.batch(step, rows)), dataset.cfg.batch_size, mesh)
+        faults.reach("data", step + 1)
+
+        def read(rows):
+            return faults.poisoned(task.batch(dataset.batch(step, rows)), step + 1)
+
+        return place_rows(read, dataset.cfg.batch_size, mesh)
 
     return prefetched(place, range(start, stop))
 
