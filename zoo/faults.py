@@ -95,6 +95,7 @@ def arm(environment: Mapping[str, str] = os.environ) -> None:
 
 
 def parsed(text: str) -> Fault:
+    """What `kind@step[:process][:phase]` says; ConfigError where it says nothing."""
     kind, _, rest = text.strip().partition("@")
     step, *more = rest.split(":")
     if kind not in KINDS:
