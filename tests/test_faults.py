@@ -77,8 +77,6 @@ def starts():
         ("segv@3", -11, "Fatal Python error: Segmentation fault"),
         ("nan@3", NumericsError.exit_code, "error: step 3: loss nan"),
         ("full@3", StorageError.exit_code, "File too large"),
-        ("raise@4:save,kill@5", 70, "RuntimeError: a fault on purpose"),
-        ("kill@0:start", -9, ""),
         ("oops@3", ConfigError.exit_code, "error: ZOO_FAULT=oops@3"),
     ],
 )
