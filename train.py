@@ -20,6 +20,7 @@ import jax
 
 from zoo import cli, cluster, data, ending, events, faults, models, plan, sharding, xla
 from zoo.assembly import complete, step_of
+from zoo.audit import audited
 from zoo.best import value_of
 from zoo.checkpoint import Checkpoints, named_leaves, state_digest
 from zoo.errors import (
@@ -33,15 +34,17 @@ from zoo.errors import (
     storage_errors,
 )
 from zoo.evaluation import Abandoned, Evaluation
-from zoo.feed import training_batches
+from zoo.feed import Feed
 from zoo.inference.sample import write_sample
 from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
 from zoo.optim.finetune import overlaid
 from zoo.pretrained.start import completed, load_start
 from zoo.pretrained.teacher import load_teacher
+from zoo.receipts import Receipt, Receipts
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
+from zoo.rewind import gone_back
 from zoo.run import RunFolder
 from zoo.signals import StopRequest
 from zoo.watchdog import Watchdog
@@ -66,6 +69,7 @@ def guarded(argv: list[str]) -> int:
     """The exit code of what `argv` describes; a line on stderr for what a person can mend."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("zoo").setLevel(logging.INFO)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)  # a failed save reaches us as an error, in one line
     try:
         faults.arm()
         request, argv = plan.requested(argv)
@@ -74,7 +78,7 @@ def guarded(argv: list[str]) -> int:
         if request:
             from zoo.plan.planner import run
 
-            return run(request, recipe, complete, step_of)
+            return run(request, recipe)
         with StopRequest() as stop:
             try:
                 return train(name, recipe, stop)
@@ -100,7 +104,8 @@ def guarded(argv: list[str]) -> int:
 def train(name: str, recipe, stop: StopRequest) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
     started = time.monotonic()
-    flags = xla.apply()  # this and the next before a published folder's shapes are asked for: that starts JAX
+    # This and the next before a published folder's shapes are asked for: that starts JAX.
+    flags = xla.apply(deterministic=recipe.deterministic)
     cluster.join(recipe.cluster)
     faults.reach("start", 0)
     if recipe.plot:
@@ -148,7 +153,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
     parts = step_of(recipe, dataset, teacher)
     model, frozen = parts.model, parts.frozen
-    specs, first = parts.specs(), cluster.is_first()
+    specs, guard, first = parts.specs(), recipe.guard, cluster.is_first()
     settings = run.settings | {"mesh": dict(mesh.shape)}
 
     with contextlib.ExitStack() as stack:
@@ -156,14 +161,16 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         watchdog = stack.enter_context(Watchdog(recipe.stall_seconds))
         checkpoints = stack.enter_context(Checkpoints(run.path / "checkpoints", recipe.keep))
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
+        receipts = stack.enter_context(Receipts(run.path, writes=first))
 
-        # State: what the newest checkpoint holds, or the parameters of --init, or random ones.
+        checkpoints.require_room(specs)
         faults.reach("restore", 0)
-        state = checkpoints.restore(specs, mesh, note=fallen_back, places=parts.places(mesh))
-        start = 0 if state is None else int(state.step)
-        if start > recipe.steps:
-            raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
-        if state is None:
+
+        def restore():
+            """What the newest checkpoint holds, or the parameters of --init, or random ones."""
+            state = checkpoints.restore(specs, mesh, note=fallen_back, places=parts.places(mesh))
+            if state is not None:
+                return state
             state = parts.init_on(mesh)
             if recipe.init:
                 names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
@@ -173,8 +180,15 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state = state.started_from(
                     with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
                 )
+            return state
+
+        state = restore()
+        start = int(state.step)
+        if start > recipe.steps:
+            raise CheckpointError(f"{run.path} is at step {start} already, beyond steps={recipe.steps}")
         log.truncate_after(start)
-        reporter = Reporter(recipe, model, dataset, mesh, log, start)
+        receipts.truncate_after(start)
+        reporter = Reporter(recipe, model, dataset, mesh, log, receipts, start)
         reporter.introduce(run, dataset, flags, frozen)
 
         def goes_on():
@@ -200,12 +214,20 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state = look(state)
             end = start if out_of_patience(recipe, state) else recipe.steps
             train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
+            audit = audited(train_step, mesh, reporter.event)
+            feed = Feed(dataset, recipe.task, mesh, start, end, state.offset)
             faults.reach("compile", start + 1)
-            for step, batch in enumerate(training_batches(dataset, recipe.task, mesh, start, end), start + 1):
-                state, numbers = train_step(state, batch)
+            for step, batch, digest in feed:
+                checkpoints.poll()
+                state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
                 stop.unsaved = True
                 faults.reach("step", step)
-                reporter.report_late(step, numbers)
+                if guard.rewinds_at_all and numbers["spike"]:
+                    with watchdog.slow():
+                        state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
+                    feed.move(int(state.step), state.offset)
+                    continue
+                reporter.report_late(Receipt(step, digest, feed.offset), numbers)
                 watchdog.step(step)
                 last, leave = step == end, stop.is_due(step)
                 if reporter.owes_evaluation(step, state.best) and (last or not leave):
@@ -217,7 +239,6 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                     with reporter.caught_up(), watchdog.slow():
                         checkpoints.save(state, specs, settings)
                         reporter.saved = step
-                        faults.reach("save", step)
                 if leave:
                     with watchdog.slow():
                         checkpoints.wait()
@@ -230,7 +251,6 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         # The end: the whole validation set beside what a simpler method makes of it, and a text.
         stack.enter_context(watchdog.slow())
         checkpoints.wait()
-        faults.reach("sealed", int(state.step))
         stop.all_saved()
         if stop.abandons():
             return None

@@ -31,7 +31,7 @@ def ending(folder: Path) -> dict:
         "digest": json.loads((folder / "result.json").read_text())["state_digest"],
         "losses": {each["step"]: each["loss"] for each in logged if "loss" in each},
         "evaluations": {each["step"]: each["eval_loss"] for each in logged if "eval_loss" in each},
-        "batches": (folder / "receipts.jsonl").read_text().splitlines(),
+        "batches": (folder / "receipts.txt").read_text().splitlines(),
     }
 
 

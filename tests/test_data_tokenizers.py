@@ -269,7 +269,7 @@ def test_a_damaged_sentencepiece_model_is_refused(tmp_path):
         ),
         (lambda folder: (folder / "vocab.bpe").write_bytes(b"h e\r\n"), "vocab.bpe:1: piece 'e\\r'"),
         (lambda folder: (folder / "encoder.json").write_text("{"), "encoder.json: not JSON"),
-        (lambda folder: (folder / "encoder.json").write_text('["a"]'), "not a JSON object"),
+        (lambda folder: (folder / "encoder.json").write_text('["a"]'), "a JSON list, not an object"),
         (lambda folder: (folder / "encoder.json").write_text('{"a": 0, "b": 2}'), "'b' has 2 in place of 1"),
         (lambda folder: (folder / "encoder.json").write_text('{"a": 0, "b": 0}'), "'b' has 0 in place of 1"),
         (

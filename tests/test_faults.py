@@ -35,7 +35,7 @@ def test_a_fault_is_a_kind_a_step_a_process_and_a_phase():
         ("kill@6:1:2", "must be kind@step"),
         ("kill@6:save:data", "must be kind@step"),
         ("kill@6:saved", "no phase 'saved'"),
-        ("nan@6:save", "a batch is poisoned where it is read"),
+        ("nan@6:save", "a batch is poisoned everywhere as it is read"),
         ("kill@6,raise", "must be kind@step"),
     ],
 )

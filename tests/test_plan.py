@@ -268,9 +268,9 @@ def test_the_smallest_change_that_fits_is_named():
     enough = (
         1.01 * place.chip.hbm_bytes / needed
     )  # as if the compiler asked for a hundredth more than there is
-    little = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=enough)
+    little = smallest_change(recipe, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
-    nothing = smallest_change(recipe, assembly.step_of, data, place, mesh, scale=1e12)
+    nothing = smallest_change(recipe, data, place, mesh, scale=1e12)
     assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
 
 

@@ -37,7 +37,7 @@ def complete(line: str):
 @functools.cache
 def searched(line: str):
     recipe, data = complete(line)
-    return recipe, auto.search(recipe, assembly.step_of, data, PLACE)
+    return recipe, auto.search(recipe, data, PLACE)
 
 
 def test_auto_is_asked_for_before_the_topology():
@@ -104,7 +104,7 @@ def test_the_fastest_of_a_group_is_the_one_in_the_fewest_parts_that_fits():
         ]
         if fewer:
             cut = dataclasses.replace(each.recipe, accumulate=fewer[-1])
-            plan = analysed(Request("h100:8x1"), cut, assembly.step_of, data, PLACE)
+            plan = analysed(Request("h100:8x1"), cut, data, PLACE)
             assert plan.total_bytes > available
             assert plan.time.worst_s <= each.estimate.time.worst_s
 
@@ -129,7 +129,7 @@ def test_what_the_compiler_asks_for_beyond_the_closed_form_is_expected_of_the_ot
         asked.append(candidate.bytes)
         if len(asked) == 1:
             raise TooLarge("too large", 2 * PLACE.chip.hbm_bytes)
-        return analysed(Request("h100:8x1"), candidate.recipe, assembly.step_of, data, PLACE)
+        return analysed(Request("h100:8x1"), candidate.recipe, data, PLACE)
 
     plans = auto.ranked(found, recipe, PLACE, plan_of)
     assert 1 < len(asked) <= auto.PLANNED
@@ -143,7 +143,7 @@ def test_every_kind_of_recomputation_is_looked_at():
     (recipe, found), data = searched("gpt2"), complete("gpt2")[1]
     plans = auto.ranked(
         *(found, recipe, PLACE),
-        lambda each: analysed(Request("h100:8x1"), each.recipe, assembly.step_of, data, PLACE),
+        lambda each: analysed(Request("h100:8x1"), each.recipe, data, PLACE),
     )
     assert {plan.recipe.model.remat for plan in plans} == {"none", "dots", "full"}
     assert len(plans) == auto.PLANNED

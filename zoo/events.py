@@ -18,6 +18,7 @@ from typing import Any
 
 from zoo import cluster
 from zoo.errors import INTERNAL, LOST, first_line
+from zoo.metrics import finite
 
 _path: Path | None = None  # of the run that this process is busy with
 
@@ -44,7 +45,7 @@ def write(event: str, *, of_all: bool = False, **facts: Any) -> None:
     now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     record = {"time": now, "event": event, "process": cluster.index(), **facts}
     try:
-        append(_path, json.dumps(record, default=str))
+        append(_path, json.dumps(finite(record), allow_nan=False))
     except OSError as error:
         print(f"{_path} cannot be written ({error}): {event}", file=sys.stderr)
 

@@ -14,8 +14,8 @@ Each happens once in the life of a process. Without a number it is every process
     compile    before the first step of this start is compiled
     step       when the device has been given a step
     evaluate   before an evaluation
-    save       when a step's files are being written
-    sealed     when what was saved is on disk
+    save       when a step's files are written, and before they are sealed
+    sealed     when they are, and before older steps are deleted
     end        before the result is written (the last step)
 """
 
@@ -107,8 +107,8 @@ def parsed(text: str) -> Fault:
     phase = phases[0] if phases else "data" if kind == "nan" else "step"
     if phase not in PHASES:
         raise ConfigError(f"{VARIABLE}={text}: there is no phase {phase!r}{nearest(phase, PHASES)}")
-    if kind == "nan" and phase != "data":
-        raise ConfigError(f"{VARIABLE}={text}: a batch is poisoned where it is read; leave the phase away")
+    if kind == "nan" and more:
+        raise ConfigError(f"{VARIABLE}={text}: a batch is poisoned everywhere as it is read: nan@{step}")
     return Fault(kind, int(step), processes[0] if processes else None, phase)
 
 

@@ -21,6 +21,7 @@ from jax.tree_util import Partial
 from zoo import offload, sharding
 from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
+from zoo.guard import Guard
 from zoo.lettered import ParamSpec
 from zoo.models.pure import Model
 from zoo.optim import precision
@@ -57,6 +58,8 @@ class TrainStep:
     """How parameters are stored: float32, or bfloat16 with or without a master (zoo/optim/precision.py)."""
     offload: tuple[str, ...] = ()
     """Parts of the state that lie in the host's memory between steps (zoo/offload.py)."""
+    guard: Guard = Guard()
+    """What becomes of an update that cannot be right (zoo/guard.py)."""
 
     def init(self) -> TrainState:
         """State 0."""
@@ -71,6 +74,7 @@ class TrainStep:
             average=average,
             carry=self.no_carry(),
             best=unknown_best(params if average is None else average) if self.best else None,
+            guard=self.guard.first(),
         )
 
     def no_carry(self):
@@ -93,6 +97,7 @@ class TrainStep:
             average=average,
             carry=self.model.state_specs(self.carried_rows, 0) if self.carried_rows else None,
             best=best_specs(average or params) if self.best else None,
+            guard=self.guard.specs(),
         )
 
     def init_on(self, mesh) -> TrainState:
@@ -128,11 +133,12 @@ class TrainStep:
         return judge
 
     def step(self, state: TrainState, batch, teacher_params=None) -> tuple[TrainState, dict]:
-        """One update, applied only where the loss, the gradient and what would be stored are finite.
+        """One update, applied only where the loss, the gradient and what would be stored are finite, and
+        where the guard sees no leap of the loss.
 
         Metrics: loss (mean nats, and what the layers ask for beside), grad_norm (before clipping),
-        param_norm, finite (whether the update was applied), and by their names what the layers say of
-        themselves (Model.watched) under "gauges".
+        param_norm, finite (whether all of that is), what the guard tells, and by their names what the layers
+        say of themselves (Model.watched) under "gauges".
         """
         gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
@@ -151,13 +157,15 @@ class TrainStep:
             self.tx, gradients, state.opt_state, trained, param_dtype=self.param_dtype, key=key
         )
         params, average = overlaid(state.params, params), self._averaged(state, exact)
-        new = TrainState(state.step + 1, params, opt_state, average, carry, state.best)
+        new = TrainState(state.step + 1, params, opt_state, average, carry, state.best, state.guard)
         param_norm = optax.tree.norm(precision.wide(params))
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm)
-        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, state)
+        # Moments are finite where the squares of the gradient add up to what is; what rows remember is seen
+        # by no loss where their last targets do not count.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm) & all_finite(carry)
+        state, told = self.guard.judged(state, new, loss, finite)
         gauges = {name: total / weight for name, total in sums.get("gauges", {}).items()}
         numbers = {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
-        return state, numbers | {"gauges": gauges}
+        return state, numbers | told | {"gauges": gauges}
 
     def _key(self, state):
         """Of everything that is random in one step."""
@@ -230,3 +238,9 @@ class TrainStep:
         x, carry = self.model.features(params, batch["inputs"], state=self._begun(carry, batch))
         sums = self.task.loss(x, Partial(self.model.readout_stored, params), batch)
         return sums, self.task.outputs(self.model, params, x, batch), carry
+
+
+def all_finite(tree):
+    """Whether every number in it is finite."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.array([jnp.isfinite(x).all() for x in floats], bool).all()

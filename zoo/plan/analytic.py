@@ -4,12 +4,12 @@ The same questions as of a slice of TPUs, answered by the closed forms (estimate
 compiler knows stays open: what it fuses, and which collectives it hides.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 
+from zoo.assembly import step_of
 from zoo.mesh import describe
 from zoo.plan import Request, expected
 from zoo.plan.abstract import placed_batch, placed_state
@@ -114,7 +114,7 @@ class Analytic:
         }
 
 
-def analysed(request: Request, recipe, step_of: Callable, data, place: Cluster) -> Analytic:
+def analysed(request: Request, recipe, data, place: Cluster) -> Analytic:
     """The plan of a cluster; TooLarge where it does not fit."""
     mesh = place.mesh(recipe.mesh)
     parts = step_of(recipe, data)
@@ -123,7 +123,7 @@ def analysed(request: Request, recipe, step_of: Callable, data, place: Cluster) 
     made = estimate(parts, recipe, batch, mesh, place, known)
     needed, hbm = made.memory.total, place.chip.hbm_bytes
     if needed > hbm:
-        change = smallest_change(recipe, step_of, data, place, mesh, 1.0)
+        change = smallest_change(recipe, data, place, mesh, 1.0)
         raise TooLarge(
             f"{recipe.name} does not fit {request.topology} by the closed form: it needs {gib(needed)} of a "
             f"GPU's {gib(hbm)}; {change}",

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from zoo.assembly import step_of
 from zoo.errors import ConfigError
 from zoo.plan import Request, expected
 from zoo.plan.abstract import placed_batch, placed_state
@@ -60,10 +61,10 @@ class Found:
         return sorted(filter(None, fitting), key=lambda each: each.estimate.time.worst_s)
 
 
-def search(recipe, step_of: Callable, data, place) -> Found:
+def search(recipe, data, place) -> Found:
     """Judges every setting on `place`, a Slice or a Cluster; ConfigError where nothing divides over it."""
     groups, tried, least, available = [], 0, None, place.chip.hbm_bytes
-    for settings in grouped(recipe, step_of, data, place):
+    for settings in grouped(recipe, data, place):
         group = []
         for candidate in settings:
             tried += 1
@@ -82,7 +83,7 @@ def search(recipe, step_of: Callable, data, place) -> Found:
     return Found(groups, least, tried)
 
 
-def grouped(recipe, step_of: Callable, data, place) -> Iterator[Iterator[Candidate]]:
+def grouped(recipe, data, place) -> Iterator[Iterator[Candidate]]:
     """For every mesh and recomputation the candidates with ever more parts."""
     for sizes in meshes(recipe.mesh, place.count):
         counts = parts_of_a_batch(recipe.data.batch_size, sizes)
@@ -154,21 +155,21 @@ def cost(plan) -> str:
     return f", ${low:,.2f} to ${high:,.2f} a thousand million tokens"
 
 
-def chosen(request: Request, recipe, step_of: Callable, data, place, plan_of: Callable) -> Choice:
+def chosen(request: Request, recipe, data, place, plan_of: Callable) -> Choice:
     """The settings that promise most, planned; ConfigError where none fits."""
-    found = search_apart(recipe, step_of, data, place)
+    found = search_apart(recipe, data, place)
     if not any(found.groups):
-        raise ConfigError(refusal(found, recipe, step_of, data, place))
+        raise ConfigError(refusal(found, recipe, data, place))
 
     def planned(candidate: Candidate):
-        return plan_of(request, candidate.recipe, step_of, data, place)
+        return plan_of(request, candidate.recipe, data, place)
 
     return Choice(request, recipe, ranked(found, recipe, place, planned), found.tried)
 
 
-def search_apart(recipe, step_of: Callable, data, place) -> Found:
+def search_apart(recipe, data, place) -> Found:
     """The search of a slice asks the compiler's library for its chips, and so runs apart."""
-    work = functools.partial(search, recipe, step_of, data, place)
+    work = functools.partial(search, recipe, data, place)
     return work() if isinstance(place, Cluster) else apart(work)
 
 
@@ -210,7 +211,7 @@ def note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def refusal(found: Found, recipe, step_of: Callable, data, place) -> str:
+def refusal(found: Found, recipe, data, place) -> str:
     """One line where nothing fits: what comes closest, and the next larger place that holds it."""
     least = found.least
     told = (
@@ -218,7 +219,7 @@ def refusal(found: Found, recipe, step_of: Callable, data, place) -> str:
         f"{gib(least.bytes)} of a chip's {gib(place.chip.hbm_bytes)}, with {flags(recipe, least.recipe)}"
     )
     for larger in place.larger():
-        bigger = search_apart(recipe, step_of, data, larger)
+        bigger = search_apart(recipe, data, larger)
         if any(bigger.groups):
             return f"{told}; {larger.name} should hold it ({gib(bigger.least.bytes)})"
     return f"{told}; no larger one of its kind holds it: take chips with more memory, or a smaller model"

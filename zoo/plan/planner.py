@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 
+from zoo.assembly import complete, step_of
 from zoo.errors import ConfigError
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
@@ -78,8 +79,8 @@ class Plan:
         return record(self)
 
 
-def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
-    """Plans and tells; returns the exit code. `complete` and `step_of` are those of zoo/assembly.py."""
+def run(request: Request, recipe) -> int:
+    """Plans and tells; returns the exit code."""
     of_gpus = is_cluster(request.topology)
     if recipe.mesh.slice != 1:
         raise ConfigError(f"mesh.slice={recipe.mesh.slice}: a plan is of one slice; leave mesh.slice at 1")
@@ -102,19 +103,19 @@ def run(request: Request, recipe, complete: Callable, step_of: Callable) -> int:
     plan_of: Callable = analysed if of_gpus else compiled_apart
     found: Any
     if request.auto:
-        found = auto.chosen(request, recipe, step_of, data, place, plan_of)
+        found = auto.chosen(request, recipe, data, place, plan_of)
     else:
-        found = plan_of(request, recipe, step_of, data, place)
+        found = plan_of(request, recipe, data, place)
     print("\n".join(found.lines()))
     print_result(found.record())
     return 0
 
 
-def compiled_apart(request: Request, recipe, step_of: Callable, data, place: Slice) -> Plan:
+def compiled_apart(request: Request, recipe, data, place: Slice) -> Plan:
     """The plan of a slice, from a process of its own; Crashed, of one line, where that took the compiler with
     it."""
     try:
-        return apart(lambda: planned(request, recipe, step_of, data, place))
+        return apart(lambda: planned(request, recipe, data, place))
     except Crashed as error:
         path = field_path(recipe.model, "dropout_rate")
         drops = path and value(recipe, path)
@@ -125,7 +126,7 @@ def compiled_apart(request: Request, recipe, step_of: Callable, data, place: Sli
         ) from None
 
 
-def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> Plan:
+def planned(request: Request, recipe, data, place: Slice) -> Plan:
     """Compiles the step for the slice and reads what came out; TooLarge where it does not fit."""
     chip, mesh = place.chip, place.mesh(recipe.mesh)
     parts = step_of(recipe, data)
@@ -145,7 +146,7 @@ def planned(request: Request, recipe, step_of: Callable, data, place: Slice) -> 
             asked = asked_for(str(error), estimated.arguments) or estimated.total
             change = "another setting may"
             if not request.auto:
-                change = smallest_change(recipe, step_of, data, place, mesh, asked / estimated.total)
+                change = smallest_change(recipe, data, place, mesh, asked / estimated.total)
             raise TooLarge(
                 f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
                 f"{chip.hbm_bytes / GiB:.2f}; {change}",

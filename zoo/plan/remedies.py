@@ -4,9 +4,10 @@ fit.
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+from zoo.assembly import step_of
 from zoo.errors import ConfigError
 from zoo.mesh import describe
 from zoo.plan import expected
@@ -39,7 +40,7 @@ def check_rows(recipe, sizes: Mapping[str, int]) -> None:
     )
 
 
-def smallest_change(recipe, step_of: Callable, data, place, mesh, scale: float) -> str:
+def smallest_change(recipe, data, place, mesh, scale: float) -> str:
     """The flags that make a step fit `place`, a Slice or a Cluster; `scale` is what the compiler asked for,
     over the closed form's sum."""
     for flags, changed, sizes in changes(recipe, dict(mesh.shape)):

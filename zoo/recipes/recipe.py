@@ -15,6 +15,7 @@ from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
+from zoo.guard import Guard
 from zoo.mesh import MeshConfig
 from zoo.models import MODELS, SIZES, module_of
 from zoo.models.lora import LoRA
@@ -39,6 +40,7 @@ PARTS = (
     *SOURCES.values(),
     MeshConfig,
     ClusterConfig,
+    Guard,
     FineTune,
     LoRA,
     Distill,
@@ -64,6 +66,7 @@ class Recipe:
     distill: Distill = field(default_factory=Distill)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    guard: Guard = field(default_factory=Guard)
     steps: int = 1000
     """Updates in all."""
     accumulate: int = 1
@@ -79,6 +82,9 @@ class Recipe:
     """What lies in the host's memory between steps, to spare the devices': the optimizer's state."""
     seed: int = 0
     """Of initial values, dropout and the order of the data."""
+    deterministic: bool = False
+    """The same bits from every start on a GPU too, at the cost of speed (zoo/xla.py); CPUs and TPUs give them
+    anyway."""
     name: str = ""
     """The run's folder under `runs`; the recipe's name where none is given."""
     runs: str = "runs"
@@ -148,6 +154,7 @@ class Recipe:
                 f"lora.rank={self.lora.rank} adapts a model that stays as it is, and without init that is a "
                 "random one; name its folder with init"
             )
+        self.guard.check(save_every=self.save_every, keep=self.keep)
         self._check_parts()
         if self.seed >= 2**32:
             raise ConfigError(f"seed={self.seed} must be less than {2**32}")
@@ -210,7 +217,7 @@ EXEMPT = {
     *(f"mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
-    "offload",
+    *("offload", "deterministic", "guard.limit", "guard.rewinds", "guard.audit_every"),
     *("sample_prompt", "sample_tokens", "steps", "patience", "stall_seconds"),
 }
 # What decides which parameters are the best, and so is no mere watching where a run keeps those.

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TextIO
 
+from zoo import manifest, steps
 from zoo.errors import INTERNAL, LOST, PREEMPTED, ConfigError
 
 GRACE_SECONDS = 4.0  # for the others to end by themselves, once one has failed
@@ -155,10 +156,9 @@ def checkpoints_of(command: Sequence[str]) -> Path:
 
 
 def newest(folder: Path | None) -> int:
-    """The newest step in a folder of checkpoints; -1 where there is none."""
-    if folder is None or not folder.is_dir():
-        return -1
-    return max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=-1)
+    """The newest step in a folder of checkpoints that was saved whole; -1 where there is none."""
+    saved = steps.numbered(folder) if folder else []
+    return max((step for step in saved if (folder / str(step) / manifest.NAME).is_file()), default=-1)
 
 
 def send(processes: Sequence[subprocess.Popen], number: int) -> None:

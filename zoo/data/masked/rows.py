@@ -95,6 +95,15 @@ class MaskedRows:
             "label_weights": is_chunk.astype(np.float32) * np.float32(self.words_per_chunk),
         }
 
+    def spans(self, row: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a row is made of: one run for each text of its chunks."""
+        found, each = [], self.chunks
+        for chunk in self._by_row[self._first[row] : self._first[row + 1]].tolist():
+            found.append((int(each.a_begin[chunk]), int(each.a_end[chunk])))
+            if each.b_end[chunk] > each.b_begin[chunk]:
+                found.append((int(each.b_begin[chunk]), int(each.b_end[chunk])))
+        return found
+
     def _written(self, chunk_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of chunks with their marks, padded, and which of two texts each belongs to."""
         (begin, end, pad), L = self.marks, int(self._sizes[chunk_E].max(initial=1))
