@@ -70,7 +70,7 @@ class Start:
     def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def code(self, timeout_s: float = 120) -> int:
+    def code(self, timeout_s: float = 400) -> int:
         """How it ends: its code, or minus the signal's number."""
         return self.codes.get(timeout=timeout_s)
 
