@@ -23,15 +23,10 @@ def starts():
 def pair(starts, folder, *more, other=(), **environment):
     """Two processes of a run; the second with other flags."""
     flags = ("--cluster.coordinator", f"127.0.0.1:{free_port()}", "--cluster.processes", "2", *more)
+    each = [("--cluster.process", "0"), ("--cluster.process", "1", *other)]
     return [
-        starts.start(
-            argv_of(
-                "gpt", folder, "run", *flags, "--cluster.process", str(number), *(other if number else ())
-            ),
-            folder / f"log{number}",
-            **environment,
-        )
-        for number in range(2)
+        starts.start(argv_of("gpt", folder, "run", *flags, *own), folder / f"log{number}", **environment)
+        for number, own in enumerate(each)
     ]
 
 
