@@ -94,6 +94,8 @@ def join(config: ClusterConfig) -> None:
     if config.coordinator:
         given = {"coordinator_address": config.coordinator, "num_processes": config.processes}
         given |= {"process_id": config.process, "cluster_detection_method": "deactivate"}
+        if config.coordinator.startswith(("127.0.0.1:", "localhost:")):  # nobody else's business
+            given["coordinator_bind_address"] = config.coordinator
     timeouts = {"initialization_timeout": config.start_seconds}
     timeouts["heartbeat_timeout_seconds"] = config.heartbeat_seconds
     timeouts["shutdown_timeout_seconds"] = FAREWELL_SECONDS
