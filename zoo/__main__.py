@@ -177,6 +177,12 @@ def main(argv: list[str]) -> int:
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
     verb.add_argument("--processes", type=int, default=2, help="how many (2)")
     verb.add_argument("--devices", type=int, default=0, help="virtual CPU devices in all (one for each)")
+    verb.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        help="starts again in a row, without a later step saved (0)",
+    )
     verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ..., or -- -m zoo doctor")
     verb.set_defaults(run="launch.launch")
 

@@ -1,15 +1,14 @@
 """What a person and metrics.jsonl see of a run, one step late: the device works while numbers are read."""
 
 import contextlib
-import json
 import math
 
 import jax
 import numpy as np
 
-from zoo import cluster, kernels, metrics, optim, sharding, throughput
+from zoo import cluster, events, kernels, metrics, optim, sharding, throughput
 from zoo.checkpoint import named_leaves
-from zoo.errors import NumericsError, storage_errors
+from zoo.errors import NumericsError
 from zoo.mesh import describe
 from zoo.optim.finetune import without
 from zoo.progress import Progress
@@ -36,7 +35,7 @@ class Reporter:
         self.last_loss = next((r["loss"] for r in before if r["step"] == start and "loss" in r), None)
         self._evaluated = {record["step"] for record in before if "eval_loss" in record}
         self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
-        self._receipts, self._events = receipts, log.path.with_name("events.jsonl")
+        self._receipts = receipts
         # Of all steps at once, before the first: one small program, and nothing to ask a busy device for.
         rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
         self._rates = np.asarray(jax.jit(jax.vmap(rate))(np.arange(recipe.steps)))
@@ -96,9 +95,7 @@ class Reporter:
 
     def event(self, kind, step, text, **facts):
         """Something that a person should know of a step: a line of events.jsonl, and one above the bar."""
-        if cluster.is_first():
-            with storage_errors(self._events), self._events.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics.finite({"event": kind, "step": step, **facts})) + "\n")
+        events.write(kind, step=step, **facts)
         self.bar.note(f"{kind:8} step {step}: {text}")
 
     def went_back(self, step):
