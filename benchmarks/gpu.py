@@ -76,6 +76,7 @@ def measured(options: argparse.Namespace) -> int:
     found = record.begun(" ".join(["python -m benchmarks.gpu", *sys.argv[1:]]), versions, settings)
     missing = []
     signal.signal(signal.SIGALRM, late)
+    name = names[0]
     try:
         for name in names:
             left = end - time.monotonic()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import rates
 from benchmarks.find import workload_of
 from benchmarks.side import Failed, Side
 from benchmarks.turns import interleaved, ratios, spread, steps_a_turn
@@ -16,6 +15,7 @@ from benchmarks.turns import rates as turn_rates
 from benchmarks.workloads import Embedding, Generation, Stack, Training
 from zoo.throughput import PEAK_FLOPS
 
+NOT_A_NUMBER = 1e9  # how far NaN is from anything
 A_A = 0.03  # how far zoo may be from itself
 APART = {"losses": 1e-3, "tokens": 0.0, "vectors": 1e-4}  # relative to the largest number; others 1e-5
 APART_BF16 = {"losses": 2e-2, "tokens": 0.1}
@@ -103,6 +103,7 @@ def distance(ours: dict, theirs: dict, dtype: str) -> tuple[float, bool]:
             apart = float((x != y).mean())
         else:
             apart = float(np.abs(x - y).max() / np.abs(y).max())
+            apart = apart if np.isfinite(apart) else NOT_A_NUMBER
         limit = APART.get(name, 1e-5)
         if dtype == "bfloat16":
             limit = APART_BF16.get(name, limit)
@@ -149,9 +150,13 @@ def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) ->
 def limits(found: dict, work, opened) -> None:
     """MFU, the bound of the machine, and where the step's time goes."""
     device = found["device"]["kind"]
-    measured = {side: opened[side].ask("matmul")["value"] for side in ("zoo", "torch") if side in opened}
+    measured = {
+        side: opened[side].ask("matmul")["value"]
+        for side in ("zoo", "torch", "transformers")
+        if side in opened
+    }
     best = max(measured.values())
-    memory = rates.read_rate() if found["device"]["platform"] == "cpu" else None
+    memory = opened["zoo"].ask("reading")["value"]
     found["matmul_flops_per_s"] = measured | {"best": best}
     found["read_bytes_per_s"] = memory
     peak = PEAK_FLOPS.get(device, best)
@@ -165,7 +170,7 @@ def limits(found: dict, work, opened) -> None:
         mine["percent_of_matmul"] = 100 * full / step_s / best
     ours, step_ms = found["sides"]["zoo"], found["sides"]["zoo"]["step_ms"]["p50"]
     arithmetic_ms, traffic = 1e3 * full / best, bytes_moved(work, ours)
-    traffic_ms = 1e3 * traffic / memory if memory and traffic else 0.0
+    traffic_ms = 1e3 * traffic / memory
     bound_ms = max(arithmetic_ms, traffic_ms)
     found["bound"] = {
         "ms": bound_ms,

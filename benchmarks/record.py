@@ -53,7 +53,7 @@ def git() -> dict[str, Any]:
     try:
         return {
             "commit": said("rev-parse", "HEAD").strip(),
-            "dirty": bool(said("status", "--porcelain").strip()),
+            "dirty": bool(said("status", "--porcelain", "-uno").strip()),
         }
     except (OSError, subprocess.CalledProcessError):
         return {"commit": None, "dirty": None}

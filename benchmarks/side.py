@@ -11,10 +11,12 @@ benchmarks/ours.py, the others' in benchmarks/peers. Each is made of (workload, 
 FOLDER/weights.npz, with which the others begin. Only first() of a training workload takes a count.
 """
 
+import ctypes
 import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -98,6 +100,7 @@ class Side:
 
 def main(name: str) -> None:
     """Imports, then forks for each workload that is opened."""
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print is no answer
 
@@ -124,6 +127,7 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
     """One workload, until it is shut; what goes wrong is told in a line, and ends it."""
     from benchmarks.find import workload_of
 
+    die_with_parent()
     try:
         folder = Path(asked["folder"])
         run = maker.make(workload_of(asked["workload"]), folder, how)
@@ -147,6 +151,12 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
         while (line := sys.stdin.buffer.readline()) and json.loads(line)["do"] != "shut":
             answer({"error": "it failed before"})
         return 0
+
+
+def die_with_parent() -> None:
+    """On Linux a side that is busy does not outlive who asked it; elsewhere it ends with its turn."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def peak_bytes() -> int | None:

@@ -111,7 +111,7 @@ class GenerationRun:
         found = []
         for _ in range(count):
             whole, first = (rates.seconds(lambda n=n: self.generated(n)) for n in (self.work.new, 1))
-            found.append((whole - first) / (self.work.new - 1))
+            found.append(max(whole - first, 1e-6) / (self.work.new - 1))
         return found
 
     def facts(self) -> dict:

@@ -14,7 +14,7 @@ from benchmarks.peers.torch_run import device, on_device
 from benchmarks.workloads import Stack
 from zoo.models.rnn_config import RNNConfig
 
-LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN, "elman_tanh": torch.nn.RNN}
+LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 def versions() -> dict[str, str]:
