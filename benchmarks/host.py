@@ -27,6 +27,7 @@ from zoo.run import versions
 
 REQUIRED_TOKENS_PER_S, REQUIRED_OVERHEAD = 2e6, 0.02
 STEPS, LEAST_S = 20, 0.2
+PARTS = ("rates", "overhead")
 
 # GPT 4x128, T 64, B 12, characters of Python's library: nanoGPT's model for a CPU, some 60 ms a step.
 SMALL = (
@@ -83,11 +84,13 @@ def overhead(steps: int, pairs: int) -> list[tuple[float, float]]:
 def main() -> int:
     formatting = {"formatter_class": argparse.RawDescriptionHelpFormatter}
     parser = argparse.ArgumentParser(description=__doc__, **formatting)
-    parser.add_argument("parts", nargs="*", choices=("rates", "overhead", []), help="rates, overhead (both)")
+    parser.add_argument("parts", nargs="*", metavar="PART", help="rates, overhead (both)")
     parser.add_argument("--steps", type=int, default=1000, help="of a run, for the overhead (1000)")
     parser.add_argument("--pairs", type=int, default=3, help="runs of each kind, for the overhead (3)")
     options = parser.parse_args()
-    parts, result = options.parts or ["rates", "overhead"], {}
+    parts, result = options.parts or list(PARTS), {}
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"{', '.join(unknown)}: no such part; there are {', '.join(PARTS)}")
     if "rates" in parts:
         rates = {kind: tokens_per_s(recipe) for kind, recipe in pipelines().items()}
         print("| data | million tokens per second and core |\n|---|---|")

@@ -30,6 +30,7 @@ import numpy as np
 from benchmarks.growth import files_of, sizes_of
 from benchmarks.workloads import gpt
 from zoo import xla
+from zoo.errors import UserError
 from zoo.feed import training_batches
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.metrics import print_result, require
@@ -198,8 +199,11 @@ def main() -> int:
     chosen = options.axes or list(POINTS)
     if unknown := sorted(set(chosen) - set(POINTS)):
         parser.error(f"{', '.join(unknown)}: no such axis; there are {', '.join(POINTS)}")
-    if options.plot:
-        require("matplotlib", extra="plot")
+    try:
+        if options.plot:
+            require("matplotlib", extra="plot")
+    except UserError as error:
+        parser.error(str(error))
     xla.apply()
     if "devices" in chosen and xla.likely_platform() == "cpu":
         jax.config.update("jax_num_cpu_devices", max(POINTS["devices"]))
