@@ -204,6 +204,29 @@ def test_every_topology_is_of_a_chip_that_is_known():
     assert max(Slice(name).count for name in TOPOLOGIES if name.startswith("v5e")) == 256
 
 
+def laid(*shape, **axes):
+    """A mesh of chips at the places of a torus of this shape, in their order."""
+    places = [types.SimpleNamespace(coords=coords) for coords in np.ndindex(*shape)]
+    devices = np.array(places, object).reshape(tuple(axes.values()))
+    return types.SimpleNamespace(devices=devices, axis_names=tuple(axes))
+
+
+@pytest.mark.parametrize(
+    ("name", "mesh", "links"),
+    [
+        ("v5p:4x4x4", laid(4, 4, 4, fsdp=64), {"fsdp": 6}),  # three closed rings, both ways round
+        ("v5p:4x4x4", laid(4, 4, 4, data=4, fsdp=16), {"data": 2, "fsdp": 4}),
+        ("v5p:4x4x4", laid(4, 4, 4, data=8, fsdp=8), {"data": 3, "fsdp": 3}),  # a ring, and a half of one
+        ("v5e:2x4", laid(2, 4, data=2, fsdp=4), {"data": 1, "fsdp": 1}),  # too short to be closed
+        ("v5e:16x16", laid(16, 16, data=16, fsdp=16), {"data": 2, "fsdp": 2}),
+        ("v5e:2x4", laid(2, 4, data=8, fsdp=1), {"data": 2, "fsdp": 1}),
+    ],
+)
+def test_an_axis_sends_over_the_links_of_each_dimension_that_it_runs_along(name, mesh, links):
+    place = Slice(name)
+    assert place.bandwidths(mesh) == {axis: n * place.chip.link_bandwidth for axis, n in links.items()}
+
+
 def test_the_command_line_gives_up_its_plan_and_keeps_the_rest():
     line = "gpt2 --plan v5e:2x4 --mesh.fsdp 8 --price=1.2"
     assert requested(line.split()) == (Request("v5e:2x4", 1.2), ["gpt2", "--mesh.fsdp", "8"])

@@ -31,6 +31,7 @@ def record(plan) -> dict[str, Any]:
         "memory_traffic_bytes": plan.memory_bytes,
         "wire_bytes": {axis: round(total) for axis, (total, _) in by_axis(plan).items()},
         "expected_wire_bytes": {axis: round(size) for axis, size in plan.expected_wire.items()},
+        "unread_wire_bytes": round(sum(each.unread_bytes for each in plan.collectives)),
         "collectives": [
             {
                 "kind": kind,
@@ -134,6 +135,11 @@ def lines(plan) -> list[str]:
             f"         all {got / 1e6:,.1f} MB, closed form {should / 1e6:,.1f} MB, "
             f"ratio {got / should:.2f}; {rates}"
         )
+        if unread := sum(each.unread_bytes for each in plan.collectives):
+            told.append(
+                f"         of it {unread / 1e6:,.1f} MB that the last turns of loops send and nobody reads; "
+                f"ratio {(got - unread) / should:.2f} without them"
+            )
     if plan.unknown_loops:
         told.append(f"         loops whose turns are unknown, counted once: {', '.join(plan.unknown_loops)}")
     told += timed_lines(plan)
