@@ -230,7 +230,7 @@ def test_a_run_goes_back_so_often_and_no_more(text, capsys, monkeypatch):  # noq
     spoil(monkeypatch, {7, 11}, leaping)
     code, _, err = run(text, capsys, *BACK, "--guard.rewinds", "1")
     assert code == 5 and "the run went back 1 times (guard.rewinds)" in err
-    assert events_of(text.parent)[-1]["event"] == "stop"
+    assert [event["event"] for event in events_of(text.parent)][-2:] == ["stop", "error"]
 
 
 def test_a_run_that_cannot_go_back_is_refused_before_anything_is_written(text, capsys):  # noqa: F811
