@@ -16,18 +16,18 @@ TINY = (
     "--model.d-model 16 --model.max-length 16 --schedule.warmup-steps 1 --steps 2 --sample-tokens 2"
 ).split()
 # A pair of sockets within this process is what asyncio wakes itself with: made, and connected to nobody.
-CLOSED = (
-    "socket.connect",
-    "socket.bind",
-    "socket.get",
+CLOSED = ("socket.connect", "socket.bind", "socket.getaddrinfo", "socket.gethostby", "socket.getnameinfo")
+CLOSED += (
     "socket.send",
     "urllib.",
     "http.",
     "ftplib.",
     "smtplib.",
+    "pickle.find_class",
+    "os.system",
+    "os.exec",
 )
-CLOSED += ("pickle.find_class", "os.system", "os.exec", "os.posix_spawn", "os.spawn", "pty.spawn")
-CLOSED += ("subprocess.Popen", "ctypes.dlopen")
+CLOSED += ("os.posix_spawn", "os.spawn", "pty.spawn", "subprocess.Popen", "ctypes.dlopen")
 SECRET = "zoo-secret-canary"
 NAMES = ("password", "secret", "credential", "api_key", "access_token", "auth")
 
