@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from zoo import untrusted
 from zoo.data import DataConfig, files, load
 from zoo.errors import ConfigError, DataError
 
@@ -45,7 +46,7 @@ BAD_FILES = {
         b'{"text": "ab\\ud83d"}',
         'half.jsonl:1: "text" has half of a surrogate pair at character 2',
     ),
-    "deep.jsonl": (b"[" * 100_000, "deep.jsonl:1: JSON that cannot be read (RecursionError)"),
+    "deep.jsonl": (b"[" * 100_000, "deep.jsonl:1: JSON nested deeper than 64 levels"),
     "long.jsonl": (b'{"text": ' + b"1" * 5000 + b"}", "long.jsonl:1: JSON that cannot be read (ValueError)"),
     "copies.jsonl": (b'{"text": "a"}\n' * 9, "the valid part is empty"),
 }
@@ -79,11 +80,11 @@ def test_a_file_without_permission_is_refused(tmp_path, name):
 
 
 def test_a_file_that_cannot_be_read_is_refused(tmp_path, monkeypatch):
-    def denied(self):
-        raise PermissionError(13, "Permission denied", str(self))
+    def denied(path):
+        raise PermissionError(13, "Permission denied", str(path))
 
     (tmp_path / "a.txt").write_text("abc")
-    monkeypatch.setattr("pathlib.Path.read_bytes", denied)
+    monkeypatch.setattr(untrusted, "opened", denied)
     assert "cannot be read (Permission denied)" in refusal(tmp_path / "a.txt")
     with pytest.raises(DataError, match="a.txt: cannot be read"):
         files.read_text(tmp_path / "a.txt")
@@ -104,11 +105,19 @@ def test_a_folder_that_cannot_be_listed_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_gzip_file_that_unfolds_beyond_bounds_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(files, "MAX_UNZIPPED", 10_000)
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"abc\n" * 2500))
+    monkeypatch.setattr(untrusted, "RATIO", 20), monkeypatch.setattr(untrusted, "FREE", 5_000)
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"abc\n" * 1250))
     load(DataConfig(path=str(tmp_path / "a.txt.gz"), length=4), seed=0)
-    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"abc\n" * 2501))
-    assert "unzips to more than 10,000 bytes" in refusal(tmp_path / "b.txt.gz")
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(b"abc\n" * 1251))
+    assert "unzips to more than 20 times its size" in refusal(tmp_path / "b.txt.gz")
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_text_of_more_bytes_than_the_limit_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(gzip.compress(b"abc\n" * 9) if name.endswith(".gz") else b"abc\n" * 9)
+    assert files.read_bytes(tmp_path / name, most=36) == b"abc\n" * 9
+    with pytest.raises(DataError, match=f"{name}: more than 35 bytes; split it into several files"):
+        files.read_bytes(tmp_path / name, most=35)
 
 
 def test_a_folder_without_text_is_refused(tmp_path):

@@ -248,7 +248,9 @@ def test_sentencepiece_says_how_many_pieces_a_text_yields():
 
 def test_a_damaged_sentencepiece_model_is_refused(tmp_path):
     (tmp_path / "a.model").write_bytes(b"no model")
-    assert f"{tmp_path}/a.model: not a SentencePiece model" in refusal(SentencePieceTokenizer.read, tmp_path)
+    assert f"{tmp_path}/a.model: refused by the sentencepiece library" in refusal(
+        SentencePieceTokenizer.read, tmp_path
+    )
     (tmp_path / "b.model").write_bytes(b"nor this")
     assert "holds 2 .model files" in refusal(SentencePieceTokenizer.read, tmp_path)
 
@@ -269,7 +271,7 @@ def test_a_damaged_sentencepiece_model_is_refused(tmp_path):
         ),
         (lambda folder: (folder / "vocab.bpe").write_bytes(b"h e\r\n"), "vocab.bpe:1: piece 'e\\r'"),
         (lambda folder: (folder / "encoder.json").write_text("{"), "encoder.json: not JSON"),
-        (lambda folder: (folder / "encoder.json").write_text('["a"]'), "not a JSON object"),
+        (lambda folder: (folder / "encoder.json").write_text('["a"]'), "a JSON list, not an object"),
         (lambda folder: (folder / "encoder.json").write_text('{"a": 0, "b": 2}'), "'b' has 2 in place of 1"),
         (lambda folder: (folder / "encoder.json").write_text('{"a": 0, "b": 0}'), "'b' has 0 in place of 1"),
         (

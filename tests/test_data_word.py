@@ -106,7 +106,7 @@ def test_only_tokenizers_that_give_a_text_back_say_so():
     "content, complaint",
     [
         ("{", "not JSON"),
-        ('{"a": 1}', "not a list of words"),
+        ('{"a": 1}', "a JSON dict, not a list"),
         ('["<unk>", 1]', "not a list of words"),
         ('["<unk>", "a", "a"]', "word 'a' stands there twice"),
         ('["a"]', "no <unk> among its 1 words"),

@@ -114,9 +114,9 @@ def test_logits_loss_and_gradients_are_pytorchs(case, dtype, tolerance):
     assert {f"gradient/{name}" for name in gradients} == {name for name in want if "gradient/" in name}
     largest = max(np.abs(each).max() for each in gradients.values())
     for name, gradient in gradients.items():
-        wanted, gradient = want[f"gradient/{name}"], goldens.thinned(gradient)
+        wanted, most = want[f"gradient/{name}"], np.abs(gradient).max()  # the few recorded may all be small
         # The gradient of a key's bias is zero in exact arithmetic: that is compared with the largest of all.
-        assert np.abs(gradient - wanted).max() <= tolerance * max(np.abs(wanted).max(), 1e-3 * largest), name
+        assert np.abs(goldens.thinned(gradient) - wanted).max() <= tolerance * max(most, 1e-3 * largest), name
 
 
 # --- Hugging Face's names -------------------------------------------------------------------------

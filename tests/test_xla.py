@@ -17,7 +17,7 @@ print(jax.jit(lambda x: x @ x)(jax.numpy.ones((8, 8)))[0, 0])
 """
 ENTRIES = [
     (platform, flag)
-    for (version, platform), flags in xla.FLAGS.items()
+    for (version, platform), flags in [*xla.FLAGS.items(), *xla.DETERMINISTIC.items()]
     if version == xla.jaxlib_version()
     for flag in flags
 ]
@@ -64,7 +64,7 @@ def test_a_run_has_its_flags_before_it_looks_at_a_published_folder(monkeypatch):
         order.append("folder")
         raise ConfigError("enough")
 
-    monkeypatch.setattr(train.xla, "apply", lambda: order.append("flags") or [])
+    monkeypatch.setattr(train.xla, "apply", lambda **_: order.append("flags") or [])
     monkeypatch.setattr(train, "completed", refuse)
     assert train.main(["gpt2_finetune"]) == 2
     assert order == ["flags", "folder"]
@@ -74,6 +74,19 @@ def test_a_flag_that_the_user_has_set_is_left_alone(table, monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--xla_b=yes --xla_abc=2")
     assert xla.apply("cpu") == ["--xla_a=1"]
     assert os.environ["XLA_FLAGS"] == "--xla_b=yes --xla_abc=2 --xla_a=1"
+
+
+def test_a_gpu_gets_what_makes_it_deterministic_and_others_need_nothing(table, monkeypatch):
+    monkeypatch.setattr(xla, "DETERMINISTIC", {("1.2.3", "gpu"): ("--xla_gpu_c=1",)})
+    assert xla.apply("cpu", deterministic=True) == ["--xla_a=1", "--xla_b="]
+    assert xla.apply("tpu", deterministic=True) == []
+    assert xla.apply("gpu") == []
+    assert xla.apply("gpu", deterministic=True) == ["--xla_gpu_c=1"]
+    monkeypatch.setattr(xla.metadata, "version", lambda name: "1.2.4")
+    with pytest.raises(
+        ConfigError, match=r"no flags are known for the GPUs of jaxlib 1\.2\.4, only for 1\.2\.3"
+    ):
+        xla.apply("gpu", deterministic=True)
 
 
 def test_another_version_or_platform_gets_nothing(table, monkeypatch):

@@ -9,9 +9,11 @@ fill MODEL TEXT             the likeliest words for each [MASK] in a text
 eval MODEL [FILE]           a run's metrics on its validation or test data, or a model's on a labelled file
 predict MODEL FILE          labels, tags, targets, answers, scores or similarities of a file's texts
 embed MODEL FILE            vectors of a file's texts
+checkpoints RUN             a run's checkpoints, and whether each is what was written
 doctor                      what this machine has, and what is wrong with it
 launch PROGRAM ...          a rehearsal of several processes on this machine
 export MODEL FOLDER         write a model as Hugging Face publishes one, or a run's adapters as peft does
+data --run R --step S       what a step of a run saw; --check: that it saw every example once an epoch
 words MODEL [WORD ...]      word vectors: neighbours, similarity and analogy tests, export to a file
 
 MODEL is a run's folder, a folder as Hugging Face publishes models, or hf:ID, which is fetched from the hub.
@@ -154,6 +156,17 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--export", default="", help="write the vectors: .txt word2vec's text, .bin, .glove")
     verb.set_defaults(run="words.words")
 
+    verb = verbs.add_parser("data", help="what a step of a run saw, or the proof of what all of them did")
+    verb.add_argument("--run", dest="folder", required=True, help="a run's folder")
+    verb.add_argument("--step", type=int, default=0, help="which step, from 1")
+    verb.add_argument("--rows", type=int, default=0, help="how many rows of it to show (all)")
+    verb.add_argument("--check", action="store_true", help="go through the receipts of all steps")
+    verb.set_defaults(run="data.show")
+
+    verb = verbs.add_parser("checkpoints", help="a run's checkpoints, and whether each is what was written")
+    verb.add_argument("run_folder", metavar="RUN", help="a run's folder")
+    verb.set_defaults(run="checkpoints.show")
+
     verb = verbs.add_parser("doctor", help="what this machine has, and what is wrong with it")
     verb.add_argument("--runs", default="runs", help="where runs are to be kept (runs)")
     verb.add_argument("--cluster.coordinator", dest="coordinator", default="", help="as of train.py")
@@ -164,6 +177,12 @@ def main(argv: list[str]) -> int:
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
     verb.add_argument("--processes", type=int, default=2, help="how many (2)")
     verb.add_argument("--devices", type=int, default=0, help="virtual CPU devices in all (one for each)")
+    verb.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        help="starts again in a row, without a later step saved (0)",
+    )
     verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ..., or -- -m zoo doctor")
     verb.set_defaults(run="launch.launch")
 

@@ -61,6 +61,7 @@ def step_of(recipe, dataset, teacher=None) -> TrainStep:
         carried_rows=dataset.carried_rows,
         param_dtype=recipe.param_dtype,
         offload=recipe.offload,
+        guard=recipe.guard,
     )
 
 

@@ -6,13 +6,21 @@ The codes are the contract of every command (README.md, "Exit codes"): a schedul
 
 import contextlib
 import difflib
+import re
 from collections.abc import Iterable, Iterator
+
+LONGEST = 2_000  # characters of a message; what is said in the middle of a longer one is left out
 
 
 class UserError(ValueError):
-    """Something a person can mend. The message is one line: what is wrong, the value, the remedy."""
+    """Something a person can mend. The message is one line: what is wrong, the value, the remedy. A value
+    may come from anywhere, so that what no line shows (line ends, a terminal's escapes) is spelled out."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        text = shown(super().__str__())
+        return text if len(text) <= LONGEST else f"{text[: LONGEST - 500]} ... {text[-500:]}"
 
 
 class ConfigError(UserError):
@@ -34,7 +42,7 @@ class CheckpointError(UserError):
 
 
 class NumericsError(UserError):
-    """A loss or gradient that is not finite (exit 5)."""
+    """Numbers that are not finite or leap, or bits that are not the same twice (exit 5)."""
 
     exit_code = 5
 
@@ -43,6 +51,13 @@ class StorageError(UserError):
     """A folder that is full, read-only or owned by a live run (exit 6)."""
 
     exit_code = 6
+
+
+def shown(text: str) -> str:
+    """The text with whatever cannot be printed as Python would write it."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 INTERNAL, LOST, PREEMPTED = 70, 71, 75  # a defect of ours; a process gone; stopped with a checkpoint saved
@@ -61,7 +76,9 @@ STORAGE_SIGNS = (
     "Read-only file",
     "PERMISSION_DENIED",
     "Permission denied",
+    "os_error_code=",
 )
+OS_ERROR = re.compile(r"([^:\[\]]+) \[os_error_code=")  # as TensorStore ends a long message
 
 
 @contextlib.contextmanager
@@ -72,11 +89,15 @@ def storage_errors(path) -> Iterator[None]:
     except UserError:
         raise
     except Exception as error:
-        if isinstance(error, OSError) or any(sign in str(error) for sign in STORAGE_SIGNS):
-            raise StorageError(
-                f"{path}: cannot be written ({first_line(error)}); make room or choose another place"
-            ) from error
-        raise
+        text, reason = str(error), OS_ERROR.search(str(error))
+        is_of_disk = any(sign in text for sign in STORAGE_SIGNS) and "Out of memory" not in text
+        if not (isinstance(error, OSError) or is_of_disk):
+            raise
+        remedy = "make room or choose another place"
+        if "Too many open files" in text:
+            remedy = "allow more of them (ulimit -n)"
+        reason = reason[1].strip() if reason else first_line(error)
+        raise StorageError(f"{path}: cannot be written ({reason}); {remedy}") from error
 
 
 def first_line(error: BaseException) -> str:

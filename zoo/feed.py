@@ -6,20 +6,65 @@ step        0           1           2
 """
 
 import collections
+import functools
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 
+from zoo import cluster, faults
+from zoo.receipts import digest_of
 from zoo.sharding import place_rows
 
 AHEAD = 2
 
 
+class Fed(NamedTuple):
+    """What one step is given."""
+
+    step: int
+    """The step that this leads to, from 1."""
+    batch: Any
+    digest: str
+    """Of what the batch is made of, for the step's receipt; empty in all processes but the first."""
+
+
+class Feed:
+    """What every step from `start` + 1 to `stop` is given, each a function of its step alone.
+
+    The batch that leads to step s is the one with number s - 1 + `offset`: a run that has gone back from a
+    spike goes on `offset` batches further on (zoo/guard.py).
+    """
+
+    def __init__(self, dataset, task, mesh, start: int, stop: int, offset: int = 0):
+        self._dataset, self._task, self._mesh, self._stop = dataset, task, mesh, stop
+        self.move(start, offset)
+
+    def move(self, start: int, offset: int) -> None:
+        """Goes on from step `start`, with other batches ahead."""
+        self.offset = offset
+        self._waiting = prefetched(self._given, range(start + 1, self._stop + 1))
+
+    def __iter__(self) -> Iterator[Fed]:
+        return self
+
+    def __next__(self) -> Fed:
+        return next(self._waiting)
+
+    def _given(self, step: int) -> Fed:
+        faults.reach("data", step)
+        dataset, number = self._dataset, step - 1 + self.offset
+        places_B2 = dataset.places(number, range(dataset.cfg.batch_size)) if cluster.is_first() else None
+        batch = faults.poisoned(placed_batch(dataset, self._task, self._mesh, number), step)
+        return Fed(step, batch, "" if places_B2 is None else digest_of(places_B2))
+
+
 def training_batches(dataset, task, mesh, start: int, stop: int) -> Iterator:
-    """The batch of every step from `start` on, before `stop`; each a function of its step alone."""
+    """The batches with these numbers alone, for who trains without receipts."""
+    return prefetched(functools.partial(placed_batch, dataset, task, mesh), range(start, stop))
 
-    def place(step):
-        return place_rows(lambda rows: task.batch(dataset.batch(step, rows)), dataset.cfg.batch_size, mesh)
 
-    return prefetched(place, range(start, stop))
+def placed_batch(dataset, task, mesh, number: int):
+    """A training batch on the devices; a function of its number alone."""
+    return place_rows(lambda rows: task.batch(dataset.batch(number, rows)), dataset.cfg.batch_size, mesh)
 
 
 def evaluation_batches(dataset, task, mesh, limit: int = 0) -> Iterator:

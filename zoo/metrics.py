@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from zoo import durable
 from zoo.errors import ConfigError, storage_errors
 
 
@@ -78,14 +79,9 @@ class MetricsLog:
         self.close()
 
     def _rewrite(self, kept: list[dict[str, Any]]) -> None:
-        temporary = self.path.with_suffix(".jsonl.tmp")
         with storage_errors(self.path):
             self._file.close()
-            with temporary.open("w", encoding="utf-8") as file:
-                file.writelines(json.dumps(record) + "\n" for record in kept)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
+            durable.replace(self.path, "".join(json.dumps(record) + "\n" for record in kept))
             self._file = self.path.open("a", encoding="utf-8")
 
     def _write_scalars(self, record: Mapping[str, Any]) -> None:

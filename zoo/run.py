@@ -3,6 +3,8 @@
 runs/NAME/config.json      the recipe, the digest of its data, versions; also beside every checkpoint,
                            which is what a later start is compared with
 runs/NAME/metrics.jsonl    numbers by step
+runs/NAME/receipts.txt     what every step saw
+runs/NAME/events.jsonl     what happened beside: stops, faults, checkpoints passed over
 runs/NAME/checkpoints/     the train state by step
 runs/NAME/tokenizer/       what turns text into this model's tokens
 runs/NAME/samples.txt      text written at the end
@@ -11,13 +13,17 @@ runs/NAME/result.json      the last line of stdout, once the run is complete
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
+import platform
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
-from zoo import cluster, config
+from zoo import cluster, config, durable, manifest, steps, untrusted
 from zoo.errors import CheckpointError, StorageError, storage_errors
 from zoo.recipes import EXEMPT, JUDGING, PARTS, Recipe
 
@@ -25,6 +31,10 @@ from zoo.recipes import EXEMPT, JUDGING, PARTS, Recipe
 class RunFolder:
     """The folder of `recipe`'s run, created if need be, and held until it is closed or the process ends. Of
     several processes the first holds it, reads and writes.
+
+    It is held by a lock of the kernel's, which goes with the process that has it, however that ends. Network
+    file systems know it as far as their servers do: where NFS is mounted with local locks, or Lustre without
+    `flock`, two hosts do not see each other's.
 
     Raises StorageError where it cannot be written or another process holds it, CheckpointError where
     it belongs to another configuration.
@@ -40,7 +50,9 @@ class RunFolder:
         }
         self._lock: Any = None
         try:
+            cluster.check_alike(self.settings | code(), differing_starts)
             cluster.from_first(self._take)
+            cluster.check_shared(self.path)
         except BaseException:
             self.close()
             raise
@@ -59,18 +71,29 @@ class RunFolder:
     def _take(self):
         self._hold()
         self._compare(self._recipe)
+        self._sign()
         self.write("config.json", self.settings)
 
     def _hold(self):
         with storage_errors(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = (self.path / ".lock").open("a")
+            self._lock = (self.path / ".lock").open("a+", encoding="utf-8")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            self._lock.seek(0)
+            owner = self._lock.readline().strip() or "which has not said who it is"
             raise StorageError(
-                f"{self.path} is in use by another process; wait for it or choose another --name"
+                f"{self.path} is in use by another process ({owner}); wait for it or choose another --name"
             ) from None
+
+    def _sign(self):
+        """Leaves word in the lock of who holds it."""
+        with storage_errors(self.path):
+            self._lock.truncate(0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S %z")
+            self._lock.write(f"{os.getpid()} on {socket.gethostname()}, since {since}\n")
+            self._lock.flush()
 
     def _compare(self, recipe: Recipe):
         """Refuses what would make one run of two: another model, other data, another schedule."""
@@ -98,12 +121,13 @@ class RunFolder:
     def _settings_before(self) -> dict[str, Any] | None:
         """What the newest checkpoint, or else the result, was made with; None where there is neither: a
         start that got nowhere leaves a folder that belongs to nobody yet."""
-        checkpoints = (self.path / "checkpoints").glob("*/meta/metadata")
-        numbered = [path for path in checkpoints if path.parts[-3].isdigit()]
-        for path in sorted(numbered, key=lambda path: int(path.parts[-3]), reverse=True):
+        checkpoints = self.path / "checkpoints"
+        saved = steps.numbered(checkpoints)
+        for step in reversed(saved):
             with contextlib.suppress(CheckpointError):
-                return settings_in(path)
-        if numbered or self.result() is not None:
+                if not manifest.look(checkpoints / str(step), only="meta/metadata").wrong:
+                    return settings_in(checkpoints / str(step) / "meta" / "metadata")
+        if saved or self.result() is not None:
             return settings_in(self.path / "config.json")
         return None
 
@@ -132,18 +156,16 @@ class RunFolder:
         if not cluster.is_first():
             return
         with storage_errors(self.path):
-            partial = self.path / f".{name}.partial"
-            partial.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-            os.replace(partial, self.path / name)
+            durable.replace(self.path / name, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
     """A JSON object, or None where there is no such file; CheckpointError where it is damaged."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = untrusted.json_value(untrusted.contents(path, untrusted.NOTE))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} is not valid JSON ({error}); restore it from a copy") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path} holds no JSON object; restore it from a copy")
@@ -163,6 +185,27 @@ def versions() -> dict[str, str]:
     """Of the libraries that decide a run's numbers."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {name: importlib.metadata.version(name) for name in names}
+
+
+def code() -> dict[str, str]:
+    """Which code runs, and by which Python."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return {"code": digest.hexdigest()[:16], "python": platform.python_version()}
+
+
+# What may differ between the processes of one run: who they are, and where things lie on their hosts.
+PRIVATE = {
+    *("recipe.cluster.process", "recipe.runs"),
+    *("recipe.data.path", "recipe.data.vocab_path", "recipe.data.template"),
+}
+
+
+def differing_starts(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """'seed: 0 -> 1' for everything that one process is about to do otherwise than the first."""
+    found = config.semantic_differences(first, other, PRIVATE)
+    return [line.removeprefix("recipe.") for line in found]
 
 
 def recipe_of(folder: str | os.PathLike) -> Recipe:

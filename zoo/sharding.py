@@ -149,6 +149,24 @@ def shardings_like(x, spec_tree):
     return shardings(spec_tree, mesh) if mesh is not None else None
 
 
+def on_each_device(compute: Callable, arrays: list, mesh: Mesh) -> list:
+    """`compute` of what every device holds of each array, stacked in the order of the mesh's devices; whole
+    everywhere."""
+    held = tuple(getattr(x.sharding, "spec", PartitionSpec()) for x in arrays)
+    return _on_each_device(compute, held, mesh)(arrays)
+
+
+@functools.cache
+def _on_each_device(compute, held, mesh):
+    def stacked(arrays):
+        arrays = jax.device_put(arrays, jax.memory.Space.Device)  # some may lie in the host's
+        return [compute(x)[None] for x in arrays]
+
+    stack = PartitionSpec(mesh.axis_names)
+    mapped = jax.shard_map(stacked, mesh=mesh, in_specs=(list(held),), out_specs=stack, check_vma=False)
+    return jax.jit(mapped, out_shardings=replicated(mesh))
+
+
 def constrain(x, letters: str):
     """Pins an activation to the table's placement on the mesh in force; nothing without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()

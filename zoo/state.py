@@ -1,8 +1,8 @@
 """The state of a training run: all that a checkpoint holds.
 
-"State n" is the state after n updates. Everything that the next update depends on is in it, except the
+"State n" is the state after n steps. Everything that the next update depends on is in it, except the
 batch, which is a pure function of (seed, step), and the keys of dropout and rounding, which are the seed's
-folded with it.
+folded with it. A step is an update, unless a guard keeps it from being applied (zoo/guard.py).
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ class TrainState:
     """All that a checkpoint holds."""
 
     step: Any
-    """Updates applied so far, int32."""
+    """Steps taken so far, int32."""
     params: Any
     opt_state: Any
     average: Any
@@ -30,6 +30,13 @@ class TrainState:
     """What the model remembers of the rows so far; None where rows do not go on."""
     best: Any = None
     """The best parameters by a metric (zoo/best.py); None where the recipe names none."""
+    guard: Any = None
+    """What is known of updates that were not applied (zoo/guard.py); None where the first ends the run."""
+
+    @property
+    def offset(self) -> int:
+        """How many batches have been skipped by going back: the next step sees batch step + offset."""
+        return 0 if self.guard is None else int(self.guard.offset)
 
     @property
     def evaluated_params(self):

@@ -9,6 +9,8 @@ import importlib.util
 import os
 from importlib import metadata
 
+from zoo.errors import ConfigError
+
 # {(jaxlib, platform): flags}. Each with its measurement.
 FLAGS: dict[tuple[str, str], tuple[str, ...]] = {
     ("0.10.2", "cpu"): (
@@ -19,21 +21,45 @@ FLAGS: dict[tuple[str, str], tuple[str, ...]] = {
     ),
 }
 
+# Those that make every start give the same bits. CPUs (one core and two, measured)
+# and TPUs need none. On GPUs sums by atomic additions differ from run to run, and so does which kernel
+# autotuning finds fastest; XLA says of this flag that it excludes both. Its name is probed here, what it does
+# was not: no GPU was at hand.
+DETERMINISTIC: dict[tuple[str, str], tuple[str, ...]] = {
+    ("0.10.2", "gpu"): ("--xla_gpu_deterministic_ops=true",),
+}
 
-def apply(platform: str | None = None) -> list[str]:
+
+def apply(platform: str | None = None, *, deterministic: bool = False) -> list[str]:
     """Adds the table's flags to XLA_FLAGS and returns those it added. Call it before the first device.
 
-    `platform` is "cpu", "gpu" or "tpu"; without one, it is what JAX will most likely start.
+    `platform` is "cpu", "gpu" or "tpu"; without one, it is what JAX will most likely start. Raises
+    ConfigError where a GPU is to be `deterministic` and no flags are known for this jaxlib.
     """
+    platform = platform or likely_platform()
     given = os.environ.get("XLA_FLAGS", "").split()
     if given and not given[0].startswith("--"):  # the name of a file with flags, which cannot be added to
         return []
     names = {flag.partition("=")[0] for flag in given}
-    wanted = FLAGS.get((jaxlib_version(), platform or likely_platform()), ())
+    wanted = FLAGS.get((jaxlib_version(), platform), ())
+    if deterministic:
+        wanted += deterministic_flags(platform)
     added = [flag for flag in wanted if flag.partition("=")[0] not in names]
     if added:
         os.environ["XLA_FLAGS"] = " ".join([*given, *added])
     return added
+
+
+def deterministic_flags(platform: str) -> tuple[str, ...]:
+    """What makes a platform repeat its bits; nothing for those that do so by themselves."""
+    flags = DETERMINISTIC.get((jaxlib_version(), platform), ())
+    if platform == "gpu" and not flags:
+        known = ", ".join(version for version, _ in DETERMINISTIC)
+        raise ConfigError(
+            f"deterministic: no flags are known for the GPUs of jaxlib {jaxlib_version()}, only for {known}; "
+            "set XLA_FLAGS yourself and leave it out"
+        )
+    return flags
 
 
 def jaxlib_version() -> str:

@@ -145,12 +145,25 @@ class Cooccurrences:
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """The cells `rows`, some of range(batch_size), of a step; Cells.rows says what is in them."""
+        return self.train.rows(self.places(step, rows)[:, 1])
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number of each of these cells of a step, int64 [B, 2]."""
         size = len(self.train)
         epoch_B, number_B = np.divmod(step * self.cfg.batch_size + np.array(rows), size)
         for epoch in np.unique(epoch_B).tolist():
             here_B = epoch_B == epoch
             number_B[here_B] = permuted(draw(self.seed, f"cells of epoch {epoch}"), number_B[here_B], size)
-        return self.train.rows(number_B)
+        return np.stack([epoch_B, number_B], axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Cells of an epoch, each in it once."""
+        return len(self.train)
+
+    def origins(self, epoch: int, number: int) -> list[dict]:
+        """A cell is from no place in particular: it is counted over all of the text."""
+        return [{"document": self.corpus.name, "cell": number}]
 
     def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
         """The same of the i-th evaluation batch. Behind the last cell "present" is 0."""

@@ -4,14 +4,17 @@ Text arrives exactly as it lies on disk: UTF-8, line ends of every kind untouche
 kept as the character it is. What cannot be read says so in one line, naming file, place and remedy.
 """
 
+import contextlib
 import gzip
 import hashlib
 import json
+import os
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.errors import DataError
 
 TEXT = frozenset(
@@ -19,10 +22,6 @@ TEXT = frozenset(
     ".py .pyi .c .h .cc .cpp .hpp .rs .go .java .js .ts .rb .sh .sql".split()
 )
 JSON_LINES = ".jsonl"
-
-# A gzip file may unfold a thousandfold. Text is held in memory once (sources are digested and encoded
-# whole), so what does not fit there is refused before it is unfolded.
-MAX_UNZIPPED = 4 * 2**30
 
 
 @dataclass(frozen=True)
@@ -69,7 +68,8 @@ def read_documents(path: Path, name: str) -> list[Document]:
 def read_json_lines(path: Path, name: str) -> list[Document]:
     """The "text" of each line, which is a JSON object; blank lines and empty texts are passed over."""
     documents = []
-    lines = read_text(path).removeprefix("\ufeff").split("\n")  # never splitlines: JSON may hold U+2028
+    text = read_text(path, line=untrusted.LINE)
+    lines = text.removeprefix("\ufeff").split("\n")  # never splitlines: JSON may hold U+2028
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
@@ -86,10 +86,17 @@ def json_object(line: str, where: str, remedy: str) -> dict:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno}); {remedy}") from None
-    except (ValueError, RecursionError) as error:  # a number of 5,000 digits, brackets 100,000 deep
+    except RecursionError:
+        raise DataError(f"{where}: JSON nested deeper than {untrusted.DEPTH} levels; {remedy}") from None
+    except ValueError as error:  # a number of 5,000 digits
         raise DataError(f"{where}: JSON that cannot be read ({type(error).__name__}); {remedy}") from None
     if not isinstance(value, dict):
         raise DataError(f"{where}: a JSON {type(value).__name__}, not an object; {remedy}")
+    if line.count("[") + line.count("{") > untrusted.DEPTH:  # else it cannot be deep
+        try:
+            untrusted.check_depth(value)
+        except ValueError as error:
+            raise DataError(f"{where}: JSON {error}; {remedy}") from None
     return value
 
 
@@ -111,9 +118,10 @@ def _text_of(line: str, where: str) -> str:
     return text
 
 
-def read_text(path: Path) -> str:
-    """The whole text of a file, unzipped where its name ends in .gz."""
-    return decoded(read_bytes(path), str(path))
+def read_text(path: Path, *, most: int = untrusted.TEXT, line: int | None = None) -> str:
+    """The whole text of a file, unzipped where its name ends in .gz; of at most `most` bytes, and where
+    `line` is given, lines of at most so many."""
+    return decoded(read_bytes(path, most=most, line=line), str(path))
 
 
 def decoded(raw: bytes, where: str) -> str:
@@ -128,13 +136,24 @@ def decoded(raw: bytes, where: str) -> str:
         ) from None
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a file, unzipped where its name ends in .gz, never more than MAX_UNZIPPED of them."""
+def read_bytes(path: Path, *, most: int = untrusted.TEXT, line: int | None = None) -> bytes:
+    """The bytes of a file, unzipped where its name ends in .gz. DataError before more than a block of what
+    is not allowed has been read (zoo/untrusted.py)."""
+    with _reading(path), untrusted.opened(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if path.suffix.lower() == ".gz":
+            with gzip.open(file) as unzipped:
+                return b"".join(untrusted.blocks(unzipped, most=most, line=line, packed=size))
+        if size > most:
+            raise ValueError(f"more than {most:,} bytes; split it into several files")
+        return b"".join(untrusted.blocks(file, most=most, line=line))
+
+
+@contextlib.contextmanager
+def _reading(path: Path):
+    """What goes wrong with a file, as a DataError."""
     try:
-        if path.suffix.lower() != ".gz":
-            return path.read_bytes()
-        with gzip.open(path) as file:
-            raw = file.read(MAX_UNZIPPED + 1)
+        yield
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except IsADirectoryError:
@@ -143,6 +162,5 @@ def read_bytes(path: Path) -> bytes:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch or compress it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    if len(raw) > MAX_UNZIPPED:
-        raise DataError(f"{path}: unzips to more than {MAX_UNZIPPED:,} bytes; split it into several files")
-    return raw
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None

@@ -6,10 +6,12 @@ Rows are numbered across steps, row r of step s being s * batch_size + r, whiche
 
 import hashlib
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Protocol
 
 import numpy as np
+
+REMEMBERED = 1 << 14  # places; a batch is asked for its rows, and again for its receipt
 
 
 class Layout(Protocol):
@@ -29,6 +31,9 @@ class Layout(Protocol):
     def rows(self, rows_B: np.ndarray, phases_B: np.ndarray) -> dict[str, np.ndarray]:
         """Rows by number; a number behind the last gives a row of weight 0."""
 
+    def spans(self, row: int, phase: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a training row is made of."""
+
 
 class Order:
     """The training rows of a layout, shuffled anew each epoch, without end."""
@@ -40,14 +45,26 @@ class Order:
     def rows(self, numbers: Iterable[int]) -> dict[str, np.ndarray]:
         """The training rows with these numbers, counted from 0 over all steps."""
         rows_B, epochs_B = self.places(numbers)
-        phases_B = np.array([self._phase(epoch) for epoch in epochs_B], np.int64)
+        epochs = epochs_B.tolist()
+        phases = {epoch: self.phase(epoch) for epoch in set(epochs)}
+        phases_B = np.array([phases[epoch] for epoch in epochs], np.int64)
         return self.layout.rows(rows_B, phases_B)
 
     def places(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
         """Which row of the layout each of these is, and of which epoch."""
         numbers = [int(i) for i in numbers]
-        rows_B = np.array([self._shuffled[i] for i in numbers], np.int64)
-        return rows_B, np.array(numbers, np.int64) // self.layout.num_rows
+        rows_B = np.array([self._row(i) for i in numbers], np.int64)
+        return rows_B, np.array(numbers, np.int64) // self.num_rows
+
+    @property
+    def num_rows(self) -> int:
+        """Rows of an epoch."""
+        return self.layout.num_rows
+
+    @cached_property
+    def _row(self):
+        """number -> row; the latest are remembered, as Grain takes 20 microseconds for each."""
+        return lru_cache(REMEMBERED)(self._shuffled.__getitem__)
 
     @cached_property
     def _shuffled(self):
@@ -56,7 +73,8 @@ class Order:
         rows = grain.MapDataset.range(self.layout.num_rows).seed(draw(self.seed, "rows") % 2**32)
         return rows.shuffle().repeat(reseed_each_epoch=True)
 
-    def _phase(self, epoch: int) -> int:
+    def phase(self, epoch: int) -> int:
+        """How an epoch's rows are cut."""
         return draw(self.seed, f"phase of epoch {epoch}") % self.layout.num_phases
 
 

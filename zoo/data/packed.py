@@ -26,7 +26,7 @@ class Packed:
     num_phases = 1  # rows are what they are in every epoch; only their order changes
 
     def __init__(self, tokens: Tokens, length: int):
-        self.ids, self.length = tokens.ids, length
+        self.tokens, self.ids, self.length = tokens, tokens.ids, length
         self.is_target = tokens.is_target
         begins, ends = tokens.starts[:-1], tokens.ends
         starts, sizes = cut(begins, ends, length)
@@ -71,6 +71,12 @@ class Packed:
             "positions": positions_BT[:, :-1],
             "weights": is_target_BT.astype(np.float32),
         }
+
+    def spans(self, row: int, phase: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a row is made of: one run for each of its pieces."""
+        pieces = slice(self._first[row], self._first[row + 1])
+        begins = self._starts[pieces]
+        return list(zip(begins.tolist(), (begins + self._sizes[pieces]).tolist(), strict=True))
 
 
 def cut(begins: np.ndarray, ends: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:

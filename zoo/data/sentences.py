@@ -17,7 +17,7 @@ import numpy as np
 from zoo.data.corpus import Corpus
 from zoo.data.files import Document
 from zoo.data.tokenizers.word import LINE_END, MARKS, WordTokenizer
-from zoo.data.tokens import encode
+from zoo.data.tokens import Tokens, encode
 from zoo.errors import DataError
 
 
@@ -54,11 +54,15 @@ def read_sentences(corpus: Corpus, part: str, tokenizer: WordTokenizer) -> Sente
 def sentences_of(documents: Sequence[Document], tokenizer: WordTokenizer) -> Sentences:
     """Documents as sentences; a document's end is a line's end."""
     tokens = encode(documents, tokenizer)
-    ids = np.asarray(tokens.ids)
-    mark_ids = [tokenizer.ids[mark] for mark in MARKS if mark in tokenizer.ids]
+    ids, places = np.asarray(tokens.ids), places_of_words(tokens, tokenizer)
     begins = ids == tokenizer.ids[LINE_END]
     starts = tokens.starts[:-1]
     begins[starts[starts < len(ids)]] = True
-    is_word = ~np.isin(ids, mark_ids)
     lines = np.cumsum(begins, dtype=np.int32)
-    return Sentences(ids[is_word], lines[is_word], tokenizer.vocab_size)
+    return Sentences(ids[places], lines[places], tokenizer.vocab_size)
+
+
+def places_of_words(tokens: Tokens, tokenizer: WordTokenizer) -> np.ndarray:
+    """Which of the tokens are words, by their places."""
+    mark_ids = [tokenizer.ids[mark] for mark in MARKS if mark in tokenizer.ids]
+    return np.flatnonzero(~np.isin(np.asarray(tokens.ids), mark_ids))

@@ -21,7 +21,7 @@ class Stream:
     """Rows of a token array by number."""
 
     def __init__(self, tokens: Tokens, length: int):
-        self.ids = tokens.ids
+        self.tokens, self.ids = tokens, tokens.ids
         self.length = length
         size = len(self.ids)
         # phase + num_rows * length + 1 <= size must hold for phases up to length - 1; where the text is
@@ -38,3 +38,8 @@ class Stream:
         is_there_BT = places_BT < len(self.ids)
         tokens_BT = self.ids[np.minimum(places_BT, len(self.ids) - 1)].astype(np.int32)
         return {"tokens": tokens_BT * is_there_BT, "weights": is_there_BT[:, 1:].astype(np.float32)}
+
+    def spans(self, row: int, phase: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a training row is made of: one run of them."""
+        begin = phase + row * self.length
+        return [(begin, begin + self.length + 1)]

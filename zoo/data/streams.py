@@ -26,7 +26,7 @@ class Streams:
     num_phases = 1
 
     def __init__(self, tokens: Tokens, length: int, num_streams: int):
-        self.ids = tokens.ids
+        self.tokens, self.ids = tokens, tokens.ids
         self.length = length
         self.num_streams = num_streams
         self.num_targets = max(len(self.ids) - 1, 0)
@@ -38,9 +38,22 @@ class Streams:
 
     def training_rows(self, numbers: Iterable[int]) -> dict[str, np.ndarray]:
         """The training rows with these numbers, counted from 0 over all steps."""
-        return self._rows(
-            np.array([i % self.num_rows for i in numbers], np.int64), self.num_targets // self.num_streams
-        )
+        return self._rows(self.places(numbers)[0], self.num_targets // self.num_streams)
+
+    def places(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Which row each of these is, and of which epoch."""
+        numbers_B = np.array(list(numbers), np.int64)
+        return numbers_B % self.num_rows, numbers_B // self.num_rows
+
+    def phase(self, epoch: int) -> int:
+        """Streams are cut in one way only."""
+        return 0
+
+    def spans(self, row: int, phase: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a training row is made of: one run of them."""
+        step, stream = divmod(row, self.num_streams)
+        begin = stream * (self.num_targets // self.num_streams) + step * self.length
+        return [(begin, begin + self.length + 1)]
 
     def rows(self, rows_B: np.ndarray, phases_B: np.ndarray) -> dict[str, np.ndarray]:
         """The same in evaluation, where streams are a target longer if need be, so that none is left out."""

@@ -150,10 +150,30 @@ class TextSet(TextPass):
 
     training_rows: Callable[..., dict[str, np.ndarray]]
     """The training rows with given numbers, counted from 0 over all steps."""
+    order: Any
+    """Which row of which epoch each number is: an Order, or Streams."""
+    train: Any
+    """The rows of the training part."""
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """The examples `rows` of a step, as `eval_batch` has them: a function of seed, step and row alone."""
         return self._spelled(self.training_rows(step * self.cfg.batch_size + row for row in rows))
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number in it of each of these rows of a step, int64 [B, 2]; reads no token."""
+        rows_B, epochs_B = self.order.places(step * self.cfg.batch_size + row for row in rows)
+        return np.stack([epochs_B, rows_B], axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Rows of an epoch, each in it once."""
+        return self.order.num_rows
+
+    def origins(self, epoch: int, number: int) -> list[dict]:
+        """The documents that a row is made of, and the places in them."""
+        names = [document.name for document in self.corpus.parts["train"]]
+        spans = self.train.spans(number, self.order.phase(epoch))
+        return [origin for span in spans for origin in self.train.tokens.origins(*span, names)]
 
     @cached_property
     def digest(self) -> str:
@@ -220,9 +240,10 @@ def load_text(cfg: DataConfig, seed: int, evaluate: str = "valid") -> TextSet:
             f"{corpus.name}: the training part has {len(tokens.ids):,} tokens and {what} "
             f"{max(streams, 1) * cfg.length + 1:,}; give more text or a smaller length"
         )
-    training_rows = train.training_rows if isinstance(train, Streams) else Order(train, seed).rows
+    order = train if isinstance(train, Streams) else Order(train, seed)
+    training_rows = train.training_rows if isinstance(train, Streams) else order.rows
     evaluated = pass_over(corpus, evaluate, tokenizer, cfg)
-    return TextSet(cfg, corpus, tokenizer, evaluate, evaluated.layout, training_rows)
+    return TextSet(cfg, corpus, tokenizer, evaluate, evaluated.layout, training_rows, order, train)
 
 
 def load_text_file(cfg: DataConfig, path: Path, tokenizer: Tokenizer) -> TextPass:

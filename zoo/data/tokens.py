@@ -29,11 +29,26 @@ class Tokens:
     has_eot: bool
     is_target: np.ndarray | None = None
     """Which of them are to be predicted, where something comes before them; None: all."""
+    documents: np.ndarray | None = None
+    """Which documents of their part these are; None: all."""
 
     @property
     def ends(self) -> np.ndarray:
         """Where each document ends: behind its end of text, with which the next one begins."""
         return self.starts[1:] + self.has_eot
+
+    def origins(self, begin: int, end: int, names: Sequence[str]) -> list[dict]:
+        """Where the tokens [begin, end) come from: for each document its name, the place of the first of them
+        in it and how many there are. An end of text counts as the first token of what it stands before."""
+        found = []
+        while begin < end:
+            which = min(int(np.searchsorted(self.starts, begin, side="right")), len(self.starts) - 1) - 1
+            stop = min(end, int(self.starts[which + 1])) if which + 2 < len(self.starts) else end
+            document = which if self.documents is None else int(self.documents[which])
+            offset = begin - int(self.starts[which])
+            found.append({"document": names[document], "offset": offset, "tokens": stop - begin})
+            begin = stop
+        return found
 
 
 def encode(documents: Sequence[Document], tokenizer: Tokenizer) -> Tokens:

@@ -14,7 +14,7 @@ from zoo.data.examples.config import ExamplesConfig
 from zoo.data.examples.encoding import needs_marks, texts_of, words_of
 from zoo.data.examples.record import Parts
 from zoo.data.files import Document
-from zoo.data.tokenizers import TOKENIZERS, Tokenizer, word_piece_training
+from zoo.data.tokenizers import Tokenizer, read_vocabulary, word_piece_training
 from zoo.data.tokenizers.byte import ByteTokenizer
 from zoo.data.tokenizers.char import CharTokenizer
 from zoo.data.tokenizers.sentence_piece import SETTINGS, SentencePieceTokenizer, train
@@ -30,7 +30,7 @@ def make_tokenizer(
 ) -> Tokenizer:
     """The tokenizer `name` for texts that are read line by line, from `vocab_path` where that is given."""
     if vocab_path:
-        return TOKENIZERS[name].read(Path(vocab_path))
+        return read_vocabulary(name, Path(vocab_path))
     if name == "char":
         texts = (document.text for part in ("train", "valid") for document in corpus.parts[part])
         return CharTokenizer.of(texts, has_eot=max(corpus.num_documents.values()) > 1)
@@ -53,7 +53,7 @@ def make_example_tokenizer(cfg: ExamplesConfig, parts: Parts, source: str) -> To
     train = parts["train"]
     marked = needs_marks(train, cfg.wrap)
     if cfg.vocab_path:
-        tokenizer = TOKENIZERS[cfg.tokenizer].read(Path(cfg.vocab_path))
+        tokenizer = read_vocabulary(cfg.tokenizer, Path(cfg.vocab_path))
     elif cfg.tokenizer == "char":
         every = (text for records in parts.values() for record in records for text in texts_of(record))
         tokenizer = CharTokenizer.of(every, has_eot=True)

@@ -27,8 +27,9 @@ from zoo.data.corpus import Corpus, read_corpus
 from zoo.data.draws import permuted, uniform
 from zoo.data.limits import check_least, check_valid_fraction
 from zoo.data.order import draw
-from zoo.data.sentences import Sentences, read_sentences
+from zoo.data.sentences import Sentences, places_of_words, read_sentences
 from zoo.data.tokenizers.word import WordTokenizer
+from zoo.data.tokens import encode
 from zoo.errors import ConfigError
 
 NEGATIVE_POWER = 0.75  # arXiv 1310.4546, section 2.2: "U(w)^3/4 / Z"
@@ -150,13 +151,32 @@ class WordPairs:
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """The examples `rows`, some of range(batch_size), of a step; Stretches.rows says what is in them."""
-        epoch_B, row_B = np.divmod(step * self.cfg.batch_size + np.array(rows), self.train.num_rows)
-        parts = []
-        for epoch in np.unique(epoch_B).tolist():
-            order = draw(self.train.seed, f"rows of epoch {epoch}")
-            chosen_B = permuted(order, row_B[epoch_B == epoch], self.train.num_rows)
-            parts.append(self.train.rows(epoch, chosen_B))
+        epoch_B, row_B = self.places(step, rows).T
+        parts = [self.train.rows(epoch, row_B[epoch_B == epoch]) for epoch in np.unique(epoch_B).tolist()]
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number in it of each of these rows of a step, int64 [B, 2]."""
+        epoch_B, row_B = np.divmod(step * self.cfg.batch_size + np.array(rows), self.train.num_rows)
+        for epoch in np.unique(epoch_B).tolist():
+            here_B, order = epoch_B == epoch, draw(self.train.seed, f"rows of epoch {epoch}")
+            row_B[here_B] = permuted(order, row_B[here_B], self.train.num_rows)
+        return np.stack([epoch_B, row_B], axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Rows of an epoch, each in it once."""
+        return self.train.num_rows
+
+    def origins(self, epoch: int, number: int) -> list[dict]:
+        """The documents that a row's centres stand in; offsets and counts are of the text as tokens."""
+        documents = self.corpus.parts["train"]
+        tokens = encode(documents, self.tokenizer)
+        kept = self.train._kept(epoch)[number * self.cfg.length : (number + 1) * self.cfg.length]
+        if not len(kept):
+            return []
+        begin, end = places_of_words(tokens, self.tokenizer)[kept[[0, -1]]]
+        return tokens.origins(int(begin), int(end) + 1, [document.name for document in documents])
 
     def eval_batch(self, i: int, rows: range) -> dict[str, np.ndarray]:
         """The same of the i-th evaluation batch, in order. Behind the last word weights are 0."""

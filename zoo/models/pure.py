@@ -75,7 +75,7 @@ class Model:
     @functools.cache  # noqa: B019 -- models are few and small: no arrays in them
     def abstract(self) -> dict:
         """The parameters' letters, shapes and dtypes, without any array."""
-        specs = lettered.specs(jax.eval_shape(self._boxed, jax.random.key(0)))
+        specs = lettered.specs(jax.eval_shape(self._boxed_of_any_key))
         if self.bits:
             return nested(whole_numbers.quantised_specs(named_leaves(specs), self.kernels(), self.bits))
         return nested(named_leaves(specs) | self._adapter_specs()) if self.lora else specs
@@ -96,7 +96,7 @@ class Model:
             return call(*args, **kwargs)
 
         with nn.intercept_methods(note):
-            jax.eval_shape(self._boxed, jax.random.key(0))
+            jax.eval_shape(self._boxed_of_any_key)
         specs = named_leaves(self.base.abstract())
         return {name: specs[f"{name}/w"] for name in names}
 
@@ -113,6 +113,10 @@ class Model:
         reads = getattr(self.module, "reads", ("tokens",))  # the inputs that it cannot do without
         inputs = {name: jnp.zeros((1, 1), jnp.int32) for name in reads}
         return self.module.init(key, inputs, method=features_and_readout)["params"]
+
+    def _boxed_of_any_key(self):
+        """For shapes alone: a key made inside is none, so that no device starts."""
+        return self._boxed(jax.random.key(0))
 
     def num_params(self) -> int:
         """Parameters as papers count them: tied arrays once, padding and scales not at all."""

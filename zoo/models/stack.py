@@ -62,7 +62,9 @@ class Stack(nn.Module):
 
     def setup(self):
         count = self.config.num_layers
-        unroll = self.config.layer_unroll or count
+        # Drawing first values, which happens once, all layers share a block: a program of a quarter the size
+        # is compiled in a quarter of the time.
+        unroll = 1 if self.is_initializing() else self.config.layer_unroll or count
         self.layers = scanned(self.block, self.config, self.in_axes, count, unroll)
         nn.share_scope(self, self.layers)  # parameters are named as if this module were not there
 

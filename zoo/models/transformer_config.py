@@ -17,8 +17,9 @@ def check_transformer(cfg, tensors: tuple[str, ...] = TENSORS) -> None:
         if getattr(cfg, field) < 0:
             raise ConfigError(f"{field}={getattr(cfg, field)} must not be negative")
     if cfg.d_model % cfg.num_heads and not getattr(cfg, "d_head", 0):
-        fits = [n for n in range(1, cfg.d_model + 1) if cfg.d_model % n == 0]
-        close = sorted(sorted(fits, key=lambda n: abs(n - cfg.num_heads))[:2])
+        small = [n for n in range(1, math.isqrt(cfg.d_model) + 1) if cfg.d_model % n == 0]
+        fits = [*small, *(cfg.d_model // n for n in small)]
+        close = sorted(sorted(set(fits), key=lambda n: (abs(n - cfg.num_heads), n))[:2])
         raise ConfigError(
             f"d_model={cfg.d_model} is not a multiple of num_heads={cfg.num_heads}; "
             f"{' and '.join(map(str, close))} divide it"

@@ -7,6 +7,7 @@ programs read some things twice, so this is a lower bound.
 """
 
 import math
+from collections.abc import Iterator
 
 from zoo.plan.program import Array, Computation, Instruction, Program
 
@@ -22,6 +23,12 @@ SLICES = ("dynamic-slice", "gather", "slice")
 
 def memory_bytes(program: Program) -> float:
     """Per device and call."""
+    alone = standing_alone(program)
+    return sum(runs * moved(program, computation, instruction) for computation, instruction, runs in alone)
+
+
+def standing_alone(program: Program) -> Iterator[tuple[Computation, Instruction, float]]:
+    """Every instruction that runs by itself, not within a fusion, and how often one call runs it."""
     inside = {
         called
         for computation in program.computations.values()
@@ -29,14 +36,12 @@ def memory_bytes(program: Program) -> float:
         if instruction.opcode not in ("while", "conditional", "call")
         for called in instruction.called
     }
-    total = 0.0
     for name, computation in program.computations.items():
         runs = program.runs[name]
         if runs and name not in inside:
             for instruction in computation.instructions.values():
                 if instruction.opcode not in FREE:
-                    total += runs * moved(program, computation, instruction)
-    return total
+                    yield computation, instruction, runs
 
 
 def moved(program: Program, computation: Computation, instruction: Instruction) -> float:

@@ -19,7 +19,7 @@ from zoo.pretrained.decoder_families import (
 )
 from zoo.pretrained.experts import experts_from_hf, experts_to_hf
 from zoo.pretrained.rotary import rotary_from_hf, rotary_to_hf
-from zoo.pretrained.settings import setting
+from zoo.pretrained.settings import object_in, setting
 
 
 def config_from_hf(json: dict) -> DecoderConfig:
@@ -78,7 +78,8 @@ def layer_kinds(kind: str, json: dict, num_layers: int, said) -> str:
     if kind in ALIKE:
         names = None
     if names is not None:
-        if not isinstance(names, list) or len(names) != num_layers or set(names) - KINDS.keys():
+        known = isinstance(names, list) and all(isinstance(name, str) and name in KINDS for name in names)
+        if not known or len(names) != num_layers:
             raise CheckpointError(
                 f"config.json: layer_types={names!r:.80} must name {num_layers} layers, each "
                 f"{' or '.join(KINDS)}"
@@ -101,7 +102,7 @@ def shortest(kinds: str) -> str:
 
 def local_base(json: dict, usual: float) -> float:
     """The rotary base of layers that see a window, where they have their own."""
-    found = (json.get("rope_parameters") or {}).get("sliding_attention") or {}
+    found = object_in(object_in(json, "rope_parameters"), "sliding_attention")
     if found.get("rope_type", "default") != "default":
         raise CheckpointError(
             f"config.json: rope_type={found['rope_type']!r:.80} of sliding_attention, which zoo never scales"

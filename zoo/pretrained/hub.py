@@ -8,6 +8,7 @@ import importlib.util
 import os
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.errors import CheckpointError, ConfigError, first_line
 
 PREFIX = "hf:"
@@ -21,7 +22,7 @@ def local(name: str | os.PathLike) -> Path:
     huggingface_hub is not installed.
     """
     if str(name).startswith(PREFIX):
-        return snapshot(str(name).removeprefix(PREFIX))
+        return checked(snapshot(str(name).removeprefix(PREFIX)))
     folder = Path(name)
     if not folder.is_dir():
         hub = (
@@ -31,6 +32,15 @@ def local(name: str | os.PathLike) -> Path:
         )
         what = "a file; give the folder that holds it" if folder.exists() else f"no such folder{hub}"
         raise CheckpointError(f"{name}: {what}")
+    return checked(folder)
+
+
+def checked(folder: Path) -> Path:
+    """The folder. CheckpointError where a file in it is a link to somewhere else."""
+    try:
+        untrusted.check_links(folder)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{folder}: {error}") from None
     return folder
 
 

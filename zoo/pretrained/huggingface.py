@@ -56,6 +56,8 @@ def described(folder: Path) -> Described:
     try:
         architecture = architecture_of(settings)
         config = config_of(settings, architecture)
+        if getattr(config, "encoder", config).vocab_size < 1:
+            raise CheckpointError("config.json: vocab_size=0: a model without words; fetch it again")
         has_names = architecture.head in ("classes", "tags")
         labels = labels_in(settings) if has_names else ()
         kind = setting(settings, "problem_type", SINGLE_LABEL if len(labels) != 1 else REGRESSION)
@@ -142,11 +144,13 @@ def open_counted(found: Described):
     """A folder's tensors, not read yet. CheckpointError where they are fewer than the model has layers, whose
     names would be so many that no list of them could be made."""
     tensors = open_tensors(found.folder)
-    num_layers = getattr(found.config, "encoder", found.config).num_layers
-    if num_layers > len(tensors):
+    encoder = getattr(found.config, "encoder", found.config)
+    num_experts = getattr(getattr(encoder, "experts", None), "num_experts", 0)
+    if encoder.num_layers * max(num_experts, 1) > len(tensors):
+        experts = f" of {num_experts} experts" * bool(num_experts)
         raise CheckpointError(
-            f"{found.folder}: config.json: {num_layers} layers, but its files hold {len(tensors)} tensors; "
-            "take the config.json made with them"
+            f"{found.folder}: config.json: {encoder.num_layers} layers{experts}, but its files hold "
+            f"{len(tensors)} tensors; take the config.json made with them"
         )
     return tensors
 

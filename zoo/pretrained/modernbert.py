@@ -22,7 +22,7 @@ import numpy as np
 from zoo.errors import CheckpointError
 from zoo.models.modernbert import ModernBERTConfig
 from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
-from zoo.pretrained.settings import setting
+from zoo.pretrained.settings import object_in, setting
 
 PREFIX = "model."  # a bare ModernBertModel's names are without it
 
@@ -156,6 +156,8 @@ def named_as_released(json: dict) -> dict:
     found = {}
     kinds = json.get("layer_types")
     if kinds:
+        if not isinstance(kinds, list):
+            raise CheckpointError(f"config.json: layer_types={kinds!r:.80} is no list of names; mend it")
         found["global_attn_every_n_layers"] = every = spacing(kinds)
         want = ["sliding_attention" if n % every else "full_attention" for n in range(len(kinds))]
         if kinds != want or len(kinds) != json.get("num_hidden_layers", len(kinds)):
@@ -164,7 +166,7 @@ def named_as_released(json: dict) -> dict:
                 "full_attention, from the first, and the others are sliding_attention"
             )
     for kind, name in (("full_attention", "global_rope_theta"), ("sliding_attention", "local_rope_theta")):
-        rope = (json.get("rope_parameters") or {}).get(kind) or {}
+        rope = object_in(object_in(json, "rope_parameters"), kind)
         if rope.get("rope_type", "default") != "default":
             raise CheckpointError(
                 f"config.json: rope_type={rope['rope_type']!r} of {kind}, "

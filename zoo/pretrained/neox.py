@@ -21,7 +21,7 @@ from zoo.errors import CheckpointError
 from zoo.models.neox import NeoXConfig
 from zoo.pretrained.places import Place, Recognised, Tensors, taken_apart, whole
 from zoo.pretrained.rotary import rotary_from_hf
-from zoo.pretrained.settings import setting
+from zoo.pretrained.settings import object_in, setting
 from zoo.rotary import Unscaled
 
 PREFIX = "gpt_neox."  # a bare GPTNeoXModel's names are without it
@@ -144,7 +144,7 @@ def config_from_hf(json: dict) -> NeoXConfig:
     if len(set(rates.values())) > 1:
         listed = ", ".join(f"{name}={rate}" for name, rate in rates.items())
         raise CheckpointError(f"config.json: {listed}, but zoo's NeoX has one dropout rate; make them equal")
-    rope = dict(json.get("rope_parameters") or {})
+    rope = dict(object_in(json, "rope_parameters"))
     share = setting(rope, "partial_rotary_factor", setting(json, "rotary_pct", 0.25))
     rope.pop("partial_rotary_factor", None)
     base, scaling = rotary_from_hf(

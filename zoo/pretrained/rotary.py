@@ -11,7 +11,7 @@ import math
 from typing import Any
 
 from zoo.errors import CheckpointError, nearest
-from zoo.pretrained.settings import setting
+from zoo.pretrained.settings import object_in, setting
 from zoo.rotary import NTK, Linear, Llama3, Scaling, Unscaled, YaRN
 
 KINDS: dict[str, Any] = {
@@ -40,15 +40,15 @@ def rotary_from_hf(json: dict, usual_base: float, kind: str = "") -> tuple[float
 
     Raises CheckpointError for a scaling that zoo has not.
     """
-    found = json.get("rope_parameters") or {}
+    found = object_in(json, "rope_parameters")
     if kind in found:
-        found = found[kind] or {}
-    found = (json.get("rope_scaling") or {}) | found
+        found = object_in(found, kind)
+    found = object_in(json, "rope_scaling") | found
     nested = [name for name, value in found.items() if isinstance(value, dict)]
     if nested:
         raise CheckpointError(f"config.json: rope_parameters has {nested[0]}, but its layers turn alike here")
     name = found.get("rope_type", found.get("type", "default"))
-    if name not in KINDS:
+    if not isinstance(name, str) or name not in KINDS:
         raise CheckpointError(
             f"config.json: rope_type={name!r:.80} is none of {', '.join(KINDS)}{nearest(str(name), KINDS)}"
         )
@@ -72,7 +72,10 @@ def scaling_from_hf(found: dict, kind: type, max_length: int) -> Scaling:
     if kind is NTK:
         values["original_length"] = max_length
     if sharpening and sharpening <= found.keys() and not values["attention_factor"]:
-        more, less = (1 + 0.1 * found[name] * math.log(values["factor"]) for name in sorted(sharpening))
+        stretch = math.log(max(values["factor"], 1.0))
+        more, less = (1 + 0.1 * setting(found, name, 1.0) * stretch for name in sorted(sharpening))
+        if less <= 0:
+            raise CheckpointError(f"config.json: mscale_all_dim={found['mscale_all_dim']} divides by {less}")
         values["attention_factor"] = more / less
     return kind(**values)
 

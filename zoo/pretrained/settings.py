@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zoo import untrusted
 from zoo.data.examples.labels import unnamed
 from zoo.errors import CheckpointError, first_line
 
@@ -11,19 +12,23 @@ Value = TypeVar("Value", bool, int, float, str)
 
 FILE, ADAPTER_FILE = "config.json", "adapter_config.json"
 MOST = 2**31 - 1  # any count of a real model is far below; JAX's own sizes end there
+# Of what is made one by one, before any tensor is looked for.
+FEWER = dict.fromkeys(("num_hidden_layers", "n_layer", "n_layers"), untrusted.LAYERS)
+FEWER |= dict.fromkeys(("num_local_experts", "num_experts"), untrusted.EXPERTS)
+FEWER |= {"num_labels": untrusted.LABELS}
 
 
 def read_settings(folder: Path, file: str = FILE) -> dict[str, Any]:
     """The object in a folder's config.json, or another such file. CheckpointError where there is none."""
     path = folder / file
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = untrusted.json_value(untrusted.contents(path, untrusted.CONFIG))
     except FileNotFoundError:
         remedy = "give a run's folder or a Hugging Face one"
         if (folder / ADAPTER_FILE).is_file():
             remedy = "it holds adapters: give the model that they are for, and this with --adapter"
         raise CheckpointError(f"{folder}: has no {file}; {remedy}") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"{path}: cannot be read as JSON ({first_line(error)}); fetch it again"
         ) from None
@@ -40,13 +45,22 @@ def setting(settings: dict[str, Any], name: str, default: Value, file: str = FIL
     value = settings.get(name)
     if value is None:
         return default
-    if type(default) is float and type(value) is int:
+    if type(default) is float and type(value) is int and abs(value) <= MOST:
         value = float(value)
     if type(value) is not type(default):
         expected = {bool: "true or false", int: "an int", float: "a number", str: "text"}[type(default)]
         raise CheckpointError(f"{file}: {name}={json.dumps(value)[:80]}: not {expected}")
-    if type(value) is int and not 0 <= value <= MOST:
-        raise CheckpointError(f"{file}: {name}={value}: not a size between 0 and {MOST:,}")
+    most = FEWER.get(name, MOST)
+    if type(value) is int and not 0 <= value <= most:
+        raise CheckpointError(f"{file}: {name}={value}: not a size between 0 and {most:,}")
+    return value
+
+
+def object_in(settings: dict[str, Any], name: str, file: str = FILE) -> dict[str, Any]:
+    """One value that is an object, empty where it is absent or null."""
+    value = settings.get(name) or {}
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{file}: {name}={json.dumps(value)[:80]}: not an object")
     return value
 
 

@@ -4,8 +4,8 @@
     tensors["wte.weight"].shape         # costs nothing
     np.asarray(tensors["wte.weight"])   # reads this one; half precision becomes float32
 
-The library checks every header (safetensors.safe_open: sizes, overlaps, the end of the file); the numbers
-are read by their place, as its NumPy side has no bfloat16. Shards are written one after the other, so that no
+header.py checks every header; the numbers are read by their place, as the library's NumPy side has no
+bfloat16. Shards are written one after the other, so that no
 more than one of them is held besides the model.
 """
 
@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -22,13 +23,15 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
+from zoo import untrusted
 from zoo.errors import CheckpointError, StorageError, first_line, nearest, storage_errors
+from zoo.pretrained.header import FETCH, read_header
 from zoo.pretrained.tensors import listed, write_tensors
 
 FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 DTYPES = {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2")}
 DTYPES["BF16"] = np.dtype(jnp.bfloat16)
-FETCH = "fetch the file again"
+SHARD = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,240}\.safetensors")
 
 
 @dataclass(frozen=True)
@@ -51,7 +54,7 @@ class StoredTensor:
         if self.kind not in DTYPES:
             known = ", ".join(DTYPES)
             raise CheckpointError(f"{self.path}: {self.name} is {self.kind}, and weights here are {known}")
-        with self.path.open("rb") as file:
+        with untrusted.opened(self.path) as file:
             file.seek(self.offset)
             raw = np.fromfile(file, DTYPES[self.kind], math.prod(self.shape))
         if raw.size != math.prod(self.shape):
@@ -91,38 +94,29 @@ def _without_weights(folder: Path) -> str:
 
 def open_file(path: Path) -> dict[str, StoredTensor]:
     """The tensors of one file. Raises CheckpointError where it is no .safetensors file, or not all of one."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="np"):
-            pass
-        with path.open("rb") as file:
-            start = 8 + int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(start - 8))
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path}: not a whole safetensors file ({first_line(error)}); {FETCH}"
-        ) from None
     return {
-        name: StoredTensor(path, name, at["dtype"], tuple(at["shape"]), start + at["data_offsets"][0])
-        for name, at in header.items()
-        if name != "__metadata__"
+        name: StoredTensor(path, name, at.kind, at.shape, at.offset) for name, at in read_header(path).items()
     }
 
 
 def read_index(path: Path) -> dict[str, str]:
     """{tensor: shard}; every shard a file beside the index. Raises CheckpointError for anything else."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        raw = untrusted.contents(path, untrusted.INDEX)
+        if raw.count(b",") > untrusted.TENSORS:
+            raise ValueError(f"more than {untrusted.TENSORS:,} tensors")
+        found = untrusted.json_value(raw)
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: not JSON ({first_line(error)}); {FETCH}") from None
     index = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(index, dict) or not all(isinstance(shard, str) for shard in index.values()):
         raise CheckpointError(f'{path}: has no "weight_map" from tensors to files; {FETCH}')
+    if not index:
+        raise CheckpointError(f"{path}: names no tensors; {FETCH}")
     for shard in sorted(set(index.values())):
-        if shard != Path(shard).name or not shard.endswith(".safetensors"):
+        if not SHARD.fullmatch(shard):
             raise CheckpointError(
-                f"{path}: names {shard!r}, which is no .safetensors file beside it; refused"
+                f"{path}: names {shard!r:.300}, which is no .safetensors file beside it; refused"
             )
         if not (path.parent / shard).is_file():
             there = [each.name for each in path.parent.glob("*.safetensors")]

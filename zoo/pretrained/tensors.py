@@ -11,6 +11,7 @@ import numpy as np
 
 from zoo import models
 from zoo.errors import CheckpointError, first_line, storage_errors
+from zoo.pretrained.header import read_header
 
 
 def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -18,6 +19,7 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
+    read_header(Path(path))
     try:
         return load_file(path)
     except (SafetensorError, OSError, KeyError) as error:

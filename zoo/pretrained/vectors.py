@@ -25,6 +25,7 @@ from typing import IO, cast
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.errors import DataError
 
 MAX_WIDTH = 1 << 16  # of a vector; a header that says more is none
@@ -134,7 +135,7 @@ def glove_rows(path: Path) -> Iterator[Row]:
 def text_rows(path: Path, file: IO[bytes], width: int | None, *, first: int) -> Iterator[Row]:
     """(word, vector) of lines; the first one says the width where none is given."""
     empty = 0  # the line that is
-    for number, line in enumerate(file, start=first):
+    for number, line in enumerate(lines(path, file), start=first):
         line = without_mark(line, number).rstrip(b"\r\n ")
         if empty and line:
             raise DataError(f"{path}:{empty}: an empty line with others behind it; remove it")
@@ -144,6 +145,8 @@ def text_rows(path: Path, file: IO[bytes], width: int | None, *, first: int) -> 
         fields = line.split(b" ")
         if width is None:
             width = len(fields) - 1
+            if width > MAX_WIDTH:
+                raise DataError(f"{path}:{number}: a vector of {width:,} numbers, more than {MAX_WIDTH:,}")
         if len(fields) != width + 1:
             # GloVe's largest file has words with blanks in them (". . ."): then the numbers are the last.
             fields = line.rsplit(b" ", width)
@@ -156,6 +159,24 @@ def text_rows(path: Path, file: IO[bytes], width: int | None, *, first: int) -> 
             raise DataError(f"{path}:{number}: not a word and its numbers; remove the line")
         vector_D = numbers(fields[1:], f"{path}:{number}")
         yield checked(decoded(fields[0]), vector_D, f"{path}:{number}")
+
+
+def lines(path: Path, file: IO[bytes]) -> Iterator[bytes]:
+    """The lines of a file, none longer than a file of vectors has."""
+    while line := file.readline(untrusted.LINE + 1):
+        if len(line) > untrusted.LINE:
+            raise DataError(f"{path}: a line of more than {untrusted.LINE:,} bytes; fetch it again")
+        check_unzipped(path, file)
+        yield line
+
+
+def check_unzipped(path: Path, file: IO[bytes]) -> None:
+    """DataError where far more comes out of a .gz than went in."""
+    if isinstance(file, gzip.GzipFile):
+        try:
+            untrusted.check_ratio(file.tell(), path.stat().st_size)
+        except ValueError as error:
+            raise DataError(f"{path}: {error}") from None
 
 
 def without_mark(line: bytes, number: int) -> bytes:
@@ -188,6 +209,7 @@ def word2vec_binary_rows(path: Path) -> Iterator[Row]:
                 if end < 0 and len(block) >= start + MAX_WORD:
                     raise DataError(f"{where}: no blank behind it, so this is no such file; {remedy}")
                 more = file.read(BLOCK)
+                check_unzipped(path, file)
                 if not more:
                     raise DataError(f"{where}: the file ends inside it; {remedy}")
                 block, start = block[start:] + more, 0
@@ -250,11 +272,19 @@ def decoded(word: bytes) -> str:
 def opened(path: Path) -> Iterator[IO[bytes]]:
     """The file's bytes, unzipped where its name ends in .gz; what goes wrong is one line."""
     try:
-        with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as file:
-            yield cast(IO[bytes], file)
+        with untrusted.opened(path) as raw:
+            if path.suffix.lower() != ".gz":
+                yield raw
+                return
+            with gzip.open(raw) as file:
+                yield cast(IO[bytes], file)
     except FileNotFoundError:
         raise DataError(f"{path}: no such file; check the path") from None
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise DataError(f"{path}: not a whole gzip file ({error}); fetch it again") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{path}: {error}") from None

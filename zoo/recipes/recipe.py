@@ -15,6 +15,7 @@ from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
+from zoo.guard import Guard
 from zoo.mesh import MeshConfig
 from zoo.models import MODELS, SIZES, module_of
 from zoo.models.lora import LoRA
@@ -39,6 +40,7 @@ PARTS = (
     *SOURCES.values(),
     MeshConfig,
     ClusterConfig,
+    Guard,
     FineTune,
     LoRA,
     Distill,
@@ -47,7 +49,7 @@ PARTS = (
 )
 
 
-NOT_NEGATIVE = ("eval_batches", "sample_tokens", "seed", "patience")
+NOT_NEGATIVE = ("eval_batches", "sample_tokens", "seed", "patience", "stall_seconds")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Recipe:
     distill: Distill = field(default_factory=Distill)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    guard: Guard = field(default_factory=Guard)
     steps: int = 1000
     """Updates in all."""
     accumulate: int = 1
@@ -79,6 +82,9 @@ class Recipe:
     """What lies in the host's memory between steps, to spare the devices': the optimizer's state."""
     seed: int = 0
     """Of initial values, dropout and the order of the data."""
+    deterministic: bool = False
+    """The same bits from every start on a GPU too, at the cost of speed (zoo/xla.py); CPUs and TPUs give them
+    anyway."""
     name: str = ""
     """The run's folder under `runs`; the recipe's name where none is given."""
     runs: str = "runs"
@@ -90,7 +96,7 @@ class Recipe:
     save_every: int = 500
     """Steps between checkpoints; one more is written at the end. 0: a quarter of the steps."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Checkpoints kept; the two newest stay in any case."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 250
@@ -103,6 +109,10 @@ class Recipe:
     ends with; empty: the last ones."""
     patience: int = 0
     """Evaluations in a row without a better value of it, after which the run ends; 0: it takes all steps."""
+    stall_seconds: int = 600
+    """Seconds without a step, a batch of an evaluation or a save, after which a run counts as stuck and ends
+    with code 71: longer where 30 steps take longer, six times as long for the first step (it is compiled), an
+    evaluation or a save; 0: never."""
     sample_prompt: str = "\n"
     """What the text written at the end continues."""
     sample_tokens: int = 200
@@ -144,6 +154,7 @@ class Recipe:
                 f"lora.rank={self.lora.rank} adapts a model that stays as it is, and without init that is a "
                 "random one; name its folder with init"
             )
+        self.guard.check(save_every=self.save_every, keep=self.keep)
         self._check_parts()
         if self.seed >= 2**32:
             raise ConfigError(f"seed={self.seed} must be less than {2**32}")
@@ -206,8 +217,8 @@ EXEMPT = {
     *(f"mesh.{field.name}" for field in dataclasses.fields(MeshConfig)),
     *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
-    "offload",
-    *("sample_prompt", "sample_tokens", "steps", "patience"),
+    *("offload", "deterministic", "guard.limit", "guard.rewinds", "guard.audit_every"),
+    *("sample_prompt", "sample_tokens", "steps", "patience", "stall_seconds"),
 }
 # What decides which parameters are the best, and so is no mere watching where a run keeps those.
 JUDGING = {"eval_every", "eval_batches"}

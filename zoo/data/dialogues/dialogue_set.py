@@ -114,8 +114,10 @@ def load_dialogues(cfg: DialoguesConfig, seed: int, evaluate: str = "valid") -> 
             "dialogue; give a greater length"
         )
     layout = evaluated(corpus, evaluate, template, tokenizer, cfg)
-    rows = Order(train, seed).rows
-    return DialogueSet(cfg, corpus, tokenizer, evaluate, layout, rows, template, lost_of(missed, num_cut))
+    order, lost = Order(train, seed), lost_of(missed, num_cut)
+    return DialogueSet(
+        *(cfg, corpus, tokenizer, evaluate, layout, order.rows, order, train), template=template, lost=lost
+    )
 
 
 def load_dialogue_file(cfg: DialoguesConfig, path: Path, tokenizer: Tokenizer) -> DialoguePass:
@@ -234,7 +236,7 @@ def rows_of(tokens: Tokens, length: int) -> tuple[Packed, int]:
     kept &= has_answer[document]
     sizes = np.bincount(document[kept], minlength=len(sizes))[has_answer]
     starts = np.concatenate([[0], np.cumsum(sizes)])
-    shown = Tokens(tokens.ids[kept], starts, False, is_target[kept])
+    shown = Tokens(tokens.ids[kept], starts, False, is_target[kept], np.flatnonzero(has_answer))
     return Packed(shown, length), int((np.diff(tokens.starts) > length + 1).sum())
 
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.data.corpus import Reader, split_by_hash
 from zoo.data.dialogues.messages import REMEDY, dialogue_of, key_of
 from zoo.data.files import JSON_LINES, Document, json_object, kind, read_text
@@ -15,7 +16,8 @@ def read_dialogues(path: Path, name: str) -> list[Document]:
     """The dialogues of one file, each a document whose text is its JSON (messages.py); blank lines are passed
     over. Raises DataError that names the line or the entry."""
     if kind(path) == JSON_LINES:
-        lines = read_text(path).removeprefix("\ufeff").split("\n")  # never splitlines: JSON may hold U+2028
+        text = read_text(path, line=untrusted.LINE)
+        lines = text.removeprefix("\ufeff").split("\n")  # never splitlines: JSON may hold U+2028
         records = [
             (f"{path}:{number}", f"{name}:{number}", json_object(line, f"{path}:{number}", REMEDY))
             for number, line in enumerate(lines, start=1)
@@ -37,7 +39,8 @@ def read_dialogues(path: Path, name: str) -> list[Document]:
 def listed(path: Path) -> list[dict]:
     """The objects of a file that is one JSON list."""
     try:
-        found = json.loads(read_text(path).removeprefix("\ufeff"))
+        found = json.loads(read_text(path, most=untrusted.TREE).removeprefix("\ufeff"))
+        untrusted.check_depth(found)
     except DataError:
         raise
     except (ValueError, RecursionError) as error:

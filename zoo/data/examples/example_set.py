@@ -26,6 +26,7 @@ from zoo.data.examples.padded import Pairs
 from zoo.data.examples.record import Parts, check_inputs, inputs_in
 from zoo.data.examples.records import read_file, read_records
 from zoo.data.examples.stdlib_records import stdlib_records
+from zoo.data.examples.windows import Windows
 from zoo.data.tokenizers import Tokenizer
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.vocabulary import make_example_tokenizer
@@ -55,6 +56,22 @@ class ExampleSet(OnePass):
         """
         epoch, step = divmod(step, self.steps_per_epoch)
         return self._rows(self.train, self._epochs(epoch), step, rows)
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number of each of these examples of a step, int64 [B, 2]."""
+        epoch, step = divmod(step, self.steps_per_epoch)
+        numbers_B = self._epochs(epoch).numbers_MB[step][list(rows)]
+        return np.stack([np.full_like(numbers_B, epoch), numbers_B], axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Examples of an epoch, each in it once."""
+        return self.steps_per_epoch * self.cfg.batch_size
+
+    def origins(self, epoch: int, number: int) -> list[dict]:
+        """The record that an example is, and where it stands."""
+        record = int(self.train.record_N[number]) if isinstance(self.train, Windows) else number
+        return [{"document": self.parts["train"][record].where, "record": record}]
 
     @property
     def steps_per_epoch(self) -> int:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.examples.record import Parts, Record
 from zoo.errors import DataError, nearest
 
@@ -26,7 +27,7 @@ log = logging.getLogger("zoo.data")
 def ordered(names: Iterable[str]) -> tuple[str, ...]:
     """Each name once: as numbers where all are integers, else by spelling."""
     found = set(names)
-    if all(re.fullmatch(r"[+-]?[0-9]+", name) for name in found):
+    if all(re.fullmatch(r"[+-]?[0-9]{1,18}", name) for name in found):
         return tuple(sorted(found, key=lambda name: (int(name), name)))
     return tuple(sorted(found))
 
@@ -98,7 +99,8 @@ def save(folder: Path, names: Mapping[str, Sequence[str]]) -> None:
 def read(folder: Path) -> dict[str, tuple[str, ...]]:
     """The names that a run was trained with, {"labels": ..., "tags": ..., "inputs": ...}."""
     try:
-        found = {"inputs": []} | json.loads((folder / FILE).read_text())  # older runs have not noted them
+        written = untrusted.contents(folder / FILE, untrusted.NOTE)
+        found = {"inputs": []} | untrusted.json_object(written)  # older runs have not noted them
         if found.keys() != {"labels", "tags", "inputs"} or not all(
             isinstance(each, list) for each in found.values()
         ):
@@ -108,7 +110,7 @@ def read(folder: Path) -> dict[str, tuple[str, ...]]:
         raise DataError(
             f"{folder}: has no {FILE}; give the folder of a run that was trained on examples"
         ) from None
-    except (ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, TypeError):
         raise DataError(f"{folder / FILE}: damaged; take it from the run's own folder") from None
 
 

@@ -145,7 +145,7 @@ def _check_score(score: Field, where: str) -> None:
 
 def _check_answer(answer: Field, choices: int, where: str) -> None:
     text = cast(str, answer).strip()
-    if not (text.isascii() and text.isdecimal() and int(text) < choices):
+    if not (text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < choices):
         raise DataError(f"{where}: the answer {answer!r} is none of the choices, 0 to {choices - 1}; mend it")
 
 

@@ -13,9 +13,10 @@ from zoo.data.files import Document, read_documents
 from zoo.data.masked.chunks import make_chunks
 from zoo.data.masked.config import MaskedConfig
 from zoo.data.masked.rows import MaskedRows
-from zoo.data.masked.sentences import encode_sentences
+from zoo.data.masked.sentences import encode_sentences, split
 from zoo.data.order import Order, draw
 from zoo.data.tokenizers import Tokenizer
+from zoo.data.tokens import Tokens
 from zoo.data.vocabulary import make_tokenizer
 from zoo.errors import ConfigError, DataError
 
@@ -52,10 +53,35 @@ class MaskedSet(MaskedPass):
     training: MaskedRows
     training_rows: Callable[..., dict[str, np.ndarray]]
     """The training rows with given numbers, counted from 0 over all steps."""
+    order: Order
 
     def batch(self, step: int, rows: range) -> dict[str, np.ndarray]:
         """The examples `rows` of a step, as `eval_batch` has them: a function of seed, step and row alone."""
         return self.training_rows(step * self.cfg.batch_size + row for row in rows)
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number in it of each of these rows of a step, int64 [B, 2]; reads no token."""
+        rows_B, epochs_B = self.order.places(step * self.cfg.batch_size + row for row in rows)
+        return np.stack([epochs_B, rows_B], axis=1)
+
+    @property
+    def epoch_size(self) -> int:
+        """Rows of an epoch, each in it once."""
+        return self.order.num_rows
+
+    def origins(self, epoch: int, number: int) -> list[dict]:
+        """The documents that a row's chunks are from, and the places in them."""
+        tokens, names = self._sources
+        spans = self.training.spans(number)
+        return [origin for span in spans for origin in tokens.origins(*span, names)]
+
+    @cached_property
+    def _sources(self) -> tuple[Tokens, list[str]]:
+        """The training part without marks, and the names of those documents that have any token."""
+        documents, tokenizer = self.corpus.parts["train"], self.tokenizer
+        sentences = encode_sentences(documents, tokenizer)
+        names = [each.name for each in documents if any(len(tokenizer.encode(s)) for s in split(each.text))]
+        return Tokens(sentences.ids, sentences.starts[sentences.documents], False), names
 
     @cached_property
     def digest(self) -> str:
@@ -119,7 +145,7 @@ def load_masked(cfg: MaskedConfig, seed: int, evaluate: str = "valid") -> Masked
         rows_B, epochs_B = order.places(numbers)
         return training.rows(rows_B, mask_keys(cfg, seed, epochs_B))
 
-    return MaskedSet(cfg, tokenizer, evaluated, corpus, training, training_rows)
+    return MaskedSet(cfg, tokenizer, evaluated, corpus, training, training_rows, order)
 
 
 def load_masked_file(cfg: MaskedConfig, path: Path, tokenizer: Tokenizer) -> MaskedPass:
@@ -144,11 +170,11 @@ def rows_of(
 
 def mask_keys(cfg: MaskedConfig, seed: int, epochs_B: np.ndarray) -> np.ndarray:
     """The key that the masks of training rows in these epochs are drawn with."""
-    purposes = {
-        epoch: "masks" if cfg.masking == "static" else f"masks of epoch {epoch}"
-        for epoch in epochs_B.tolist()
+    keys = {
+        epoch: draw(seed, "masks" if cfg.masking == "static" else f"masks of epoch {epoch}")
+        for epoch in set(epochs_B.tolist())
     }
-    return np.array([draw(seed, purposes[epoch]) for epoch in epochs_B.tolist()], np.uint64)
+    return np.array([keys[epoch] for epoch in epochs_B.tolist()], np.uint64)
 
 
 def check_marks(tokenizer: Tokenizer, cfg: MaskedConfig) -> None:

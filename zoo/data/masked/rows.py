@@ -31,10 +31,12 @@ class MaskedRows:
         self.ids, self.chunks, self.cfg = ids, chunks, cfg
         self.marks = int(tokenizer.bos), int(tokenizer.eot), int(tokenizer.pad)
         V = tokenizer.vocab_size
+        is_ordinary_V = ~np.isin(np.arange(V), tokenizer.special_ids)
         self.masking = Masking(
             *(cfg.mask_rate, cfg.masked_share, cfg.random_share),
             mask=int(tokenizer.mask),
-            ordinary=np.setdiff1d(np.arange(V), tokenizer.special_ids),
+            ordinary=np.flatnonzero(is_ordinary_V),
+            is_ordinary_V=is_ordinary_V,
             goes_on_V=tokenizer.goes_on_V if cfg.words == "whole" else np.zeros(V, bool),
             stride=cfg.length + 1,
         )
@@ -94,6 +96,15 @@ class MaskedRows:
             "labels": lay_chunk(self.chunks.labels[chunk_E]),
             "label_weights": is_chunk.astype(np.float32) * np.float32(self.words_per_chunk),
         }
+
+    def spans(self, row: int) -> list[tuple[int, int]]:
+        """Which tokens, [begin, end), a row is made of: one run for each text of its chunks."""
+        found, each = [], self.chunks
+        for chunk in self._by_row[self._first[row] : self._first[row + 1]].tolist():
+            found.append((int(each.a_begin[chunk]), int(each.a_end[chunk])))
+            if each.b_end[chunk] > each.b_begin[chunk]:
+                found.append((int(each.b_begin[chunk]), int(each.b_end[chunk])))
+        return found
 
     def _written(self, chunk_E: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The tokens of chunks with their marks, padded, and which of two texts each belongs to."""

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, Protocol
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.tokenizers import bpe, published, word_piece
 from zoo.data.tokenizers.bpe import BPETokenizer
 from zoo.data.tokenizers.byte import ByteTokenizer
@@ -104,17 +105,32 @@ def load_tokenizer(folder: Path | str) -> Tokenizer:
     folder = Path(folder)
     note = read_note(folder)
     if note is None:
+        _check_links(folder)
         return _load_published(folder)
     if note["name"] not in TOKENIZERS:
         raise DataError(
             f"{folder / FILE}: unknown tokenizer {note['name']!r}{nearest(note['name'], TOKENIZERS)}"
         )
-    tokenizer = TOKENIZERS[note["name"]].read(folder)
+    tokenizer = read_vocabulary(note["name"], folder)
     if tokenizer.digest != note.get("digest"):
         raise DataError(
             f"{folder}: its vocabulary is not the one that was saved there; save the tokenizer again"
         )
     return tokenizer
+
+
+def read_vocabulary(name: str, path: Path) -> Tokenizer:
+    """The tokenizer `name` of a vocabulary's file or folder."""
+    _check_links(path)
+    return TOKENIZERS[name].read(path)
+
+
+def _check_links(path: Path) -> None:
+    try:
+        if path.is_dir():
+            untrusted.check_links(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: {error}") from None
 
 
 def holds_tokenizer(folder: Path) -> bool:

@@ -18,6 +18,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.files import find, read_text
 from zoo.data.tokenizers import published
 from zoo.data.tokenizers.rust import Located, located, refusing
@@ -214,11 +215,8 @@ class BPETokenizer:
 
 
 def _read_vocab(path: Path) -> dict[str, int]:
-    try:
-        vocab = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: not JSON ({error}); fetch the file again") from None
-    if not isinstance(vocab, dict) or not all(type(i) is int for i in vocab.values()):
+    vocab = published.parsed(path, dict)
+    if not all(type(i) is int for i in vocab.values()):
         raise DataError(
             f"{path}: not a JSON object of pieces and their ids; give the vocabulary of a byte-level BPE"
         )
@@ -242,7 +240,7 @@ def _checked_vocab(vocab: dict[str, int], path: Path) -> dict[str, int]:
 
 def _read_merges(path: Path) -> list[tuple[str, list[str]]]:
     """(where, the pieces) of every merge."""
-    lines = enumerate(read_text(path).split("\n"), start=1)
+    lines = enumerate(read_text(path, most=untrusted.TOKENIZER).split("\n"), start=1)
     return [
         (f"{path}:{number}", line.split(" "))
         for number, line in lines

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from zoo.data.files import read_text
+from zoo.data.tokenizers import published
 from zoo.data.tokenizers.saved import write_note
 from zoo.errors import DataError
 
@@ -78,10 +78,12 @@ class CharTokenizer:
     @classmethod
     def read(cls, folder: Path) -> "CharTokenizer":
         """The tokenizer that `save` wrote."""
-        try:
-            return cls(**json.loads(read_text(folder / FILE)))
-        except (ValueError, TypeError) as error:
-            raise DataError(f"{folder / FILE}: not a character vocabulary ({error}); save it again") from None
+        found = published.parsed(folder / FILE, dict)
+        characters, eot = found.get("characters"), found.get("eot")
+        sound = isinstance(characters, str) and found.keys() == {"characters", "eot"}
+        if not sound or list(characters) != sorted(set(characters)) or eot not in (None, len(characters)):
+            raise DataError(f"{folder / FILE}: not a character vocabulary; save it again")
+        return cls(characters, eot)
 
 
 def _code_points(text: str) -> np.ndarray:

@@ -14,6 +14,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from zoo import untrusted
 from zoo.data.files import read_text
 from zoo.errors import DataError
 
@@ -25,16 +26,19 @@ LONGEST_TEMPLATE = 1 << 20  # characters; the longest that is published has some
 
 def read_object(path: Path) -> dict[str, Any]:
     """The JSON object of a file, empty where there is no such file. Raises DataError for anything else."""
-    if not path.is_file():
-        return {}
+    return parsed(path, dict) if path.is_file() else {}
+
+
+def parsed(path: Path, kind: type):
+    """The object or list that a tokenizer's file is, plain or .gz. Raises DataError for anything else."""
+    text = read_text(path, most=untrusted.TOKENIZER)
     try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, DataError):
-            raise
+        found = untrusted.json_value(text)
+    except ValueError as error:
         raise DataError(f"{path}: not JSON ({error}); fetch the file again") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: a JSON {type(found).__name__}, not an object; fetch the file again")
+    if not isinstance(found, kind):
+        wanted = {dict: "an object", list: "a list"}[kind]
+        raise DataError(f"{path}: a JSON {type(found).__name__}, not {wanted}; fetch the file again")
     return found
 
 
@@ -76,7 +80,7 @@ def read_template(folder: Path) -> str:
     Raises DataError for one that is no text or far too long."""
     path = folder / TEMPLATE
     if path.is_file():
-        found = read_text(path)
+        found = read_text(path, most=untrusted.TOKENIZER)
     else:
         path, found = folder / SETTINGS, read_settings(folder).get("chat_template") or ""
         if isinstance(found, list):

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.errors import DataError
 
 FILE = "tokenizer.zoo.json"  # not tokenizer.json, which is Hugging Face's and something else
@@ -17,10 +18,10 @@ def write_note(folder: Path, *, name: str, digest: str, **settings) -> None:
 def read_note(folder: Path) -> dict | None:
     """What `write_note` wrote, or None where a folder has no note."""
     try:
-        note = json.loads((folder / FILE).read_text())
+        note = untrusted.json_value(untrusted.contents(folder / FILE, untrusted.CONFIG))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError:
+    except (OSError, ValueError):
         note = None
     if not isinstance(note, dict) or not isinstance(note.get("name"), str):
         raise DataError(f"{folder / FILE}: damaged; save the tokenizer again")

@@ -19,7 +19,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.files import read_bytes
+from zoo.data.tokenizers import trial
 from zoo.data.tokenizers.saved import write_note
 from zoo.data.tokenizers.text import chunks
 from zoo.errors import DataError
@@ -59,6 +61,8 @@ class SentencePieceTokenizer:
             raise DataError(f"{source}: not a SentencePiece model; give the .model file of one") from None
         self.model = model
         self.vocab_size: int = self._processor.vocab_size()
+        if not self.vocab_size:
+            raise DataError(f"{source}: has no pieces; give another .model file")
         self.eot: int | None = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
         self.bos: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else self.eot
 
@@ -97,7 +101,9 @@ class SentencePieceTokenizer:
             raise DataError(
                 f"{path}: holds {len(found)} .model files, not one; give the file itself as vocab_path"
             )
-        return cls(read_bytes(found[0]), source=str(found[0]))
+        model = read_bytes(found[0], most=untrusted.TOKENIZER)
+        trial.check("sentencepiece", model, str(found[0]))
+        return cls(model, source=str(found[0]))
 
 
 def train(texts: Sequence[str], vocab_size: int) -> bytes:

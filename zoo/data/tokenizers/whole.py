@@ -15,8 +15,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.files import read_text
-from zoo.data.tokenizers import published
+from zoo.data.tokenizers import published, trial
 from zoo.data.tokenizers.rust import Located, refusing
 from zoo.data.tokenizers.saved import write_note
 from zoo.data.tokenizers.text import utf8
@@ -47,7 +48,7 @@ class WholeTokenizer:
             self._library = library_of(text)
             self._library.encode_special_tokens = True  # a mark's spelling is text
             self._library.encode("zoo", add_special_tokens=False)
-        self.text = text
+        self.text, self._source = text, source
         self.chat_template = chat_template
         """How the model wants a dialogue written, in the language of jinja2; empty: not said."""
         self.settings = {name: settings[name] for name in KEPT if name in settings}
@@ -117,13 +118,17 @@ class WholeTokenizer:
         return hashlib.sha256(f"whole {marks} {self.text}".encode()).hexdigest()
 
     def encode(self, text: str) -> np.ndarray:
+        return np.array(self._encoded(self._library, text).ids, np.int32)
+
+    def _encoded(self, library, text: str):
+        """What a library's tokenizer makes of a text; a panic, of a regular expression too, is one line."""
         utf8(text)
-        return np.array(self._library.encode(text, add_special_tokens=False).ids, np.int32)
+        with refusing(self._source):
+            return library.encode(text, add_special_tokens=False)
 
     def encode_with_offsets(self, text: str) -> Located:
         """The tokens, and where in the text each begins and ends."""
-        utf8(text)
-        found = self._library.encode(text, add_special_tokens=False)
+        found = self._encoded(self._library, text)
         starts_ends = np.array(found.offsets, np.int32).reshape(-1, 2)
         return Located(np.array(found.ids, np.int32), *starts_ends.T)
 
@@ -135,15 +140,15 @@ class WholeTokenizer:
     def encode_with_marks(self, text: str) -> Located:
         """The tokens of a text that a chat template has written, in which the spelling of a mark is the mark,
         and where in it each begins and ends."""
-        utf8(text)
-        found = self._reading_marks.encode(text, add_special_tokens=False)
+        found = self._encoded(self._reading_marks, text)
         starts_ends = np.array(found.offsets, np.int32).reshape(-1, 2)
         return Located(np.array(found.ids, np.int32), *starts_ends.T)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text; marks, and padding of a vocabulary, decode to nothing."""
         known = [i for i in map(int, ids) if i < self.vocab_size]
-        return self._library.decode(known, skip_special_tokens=True)
+        with refusing(self._source):
+            return self._library.decode(known, skip_special_tokens=True)
 
     def save(self, folder: Path) -> None:
         write_note(folder, name=self.name, digest=self.digest)
@@ -166,7 +171,9 @@ class WholeTokenizer:
         if not path.is_file():
             raise DataError(f"{folder}: has no {published.FILE}; give a folder that has one as vocab_path")
         more = {"ends": published.read_ends(folder), "chat_template": published.read_template(folder)}
-        return cls(read_text(path), published.read_settings(folder), path, **more)
+        text = read_text(path, most=untrusted.TOKENIZER)
+        trial.check("whole", text.encode(), str(path))
+        return cls(text, published.read_settings(folder), path, **more)
 
 
 def library_of(text: str):

@@ -23,7 +23,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from zoo.data.files import read_text
+from zoo.data.tokenizers import published
 from zoo.data.tokenizers.saved import write_note
 from zoo.data.tokenizers.text import utf8
 from zoo.errors import DataError
@@ -132,13 +132,8 @@ class WordTokenizer:
     def read(cls, folder: Path) -> "WordTokenizer":
         """The tokenizer that `save` wrote."""
         path = folder if folder.is_file() else folder / FILE
-        try:
-            words = json.loads(read_text(path))
-        except (ValueError, RecursionError) as error:
-            if isinstance(error, DataError):
-                raise
-            raise DataError(f"{path}: not JSON ({error}); save the vocabulary again") from None
-        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        words = published.parsed(path, list)
+        if not all(isinstance(word, str) for word in words):
             raise DataError(f"{path}: not a list of words; save the vocabulary again")
         if len(set(words)) != len(words):
             twice = Counter(words).most_common(1)[0][0]

@@ -19,6 +19,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from zoo import untrusted
 from zoo.data.files import find, read_text
 from zoo.data.tokenizers import published
 from zoo.data.tokenizers.rust import Located, located, refusing
@@ -194,7 +195,7 @@ class WordPieceTokenizer:
 def read_pieces(path: Path) -> tuple[str, ...]:
     """The lines of a vocab.txt. Raises DataError for one that is empty or stands there twice."""
     # Only "\n" ends a line: the Chinese vocabulary has pieces that are other Unicode line separators.
-    pieces = tuple(read_text(path).removesuffix("\n").split("\n"))
+    pieces = tuple(read_text(path, most=untrusted.TOKENIZER).removesuffix("\n").split("\n"))
     first: dict[str, int] = {}
     for number, piece in enumerate(pieces, start=1):
         if not piece or piece.endswith("\r"):

@@ -2,12 +2,13 @@
 
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.data.files import read_text
 
 
 def read_lines(path: Path) -> list[str]:
     """The lines of a file, line n at index n - 1."""
-    return lines_of(read_text(path))
+    return lines_of(read_text(path, line=untrusted.LINE))
 
 
 def lines_of(text: str) -> list[str]:

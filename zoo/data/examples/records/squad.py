@@ -11,6 +11,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.data.examples.record import Field, Record, make_record
 from zoo.data.examples.records.columns import Unlabelled
 from zoo.data.examples.records.json_lines import json_objects, string_of
@@ -24,7 +25,8 @@ def read_squad(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) ->
     """The questions of a file as SQuAD has it."""
     if columns:
         raise DataError(f"{path}: SQuAD's JSON has names of its own; give columns for .jsonl only")
-    whole = json_object(read_text(path), str(path), f"a SQuAD file is {SHAPE}")
+    text = read_text(path, most=untrusted.TREE)
+    whole = json_object(text, str(path), f"a SQuAD file is {SHAPE}")
     records = []
     for article in _listed(whole, "data", str(path)):
         for paragraph in _listed(article, "paragraphs", f"{path}: an article"):

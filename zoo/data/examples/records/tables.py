@@ -9,6 +9,7 @@ import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from zoo import untrusted
 from zoo.data.examples.record import INPUTS, OPTIONAL, Record, make_record
 from zoo.data.examples.records.columns import find_columns, is_input_name
 from zoo.data.examples.records.lines import read_lines
@@ -28,7 +29,7 @@ def read_tsv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> l
 
 def read_csv(path: Path, wanted: Sequence[str], columns: Mapping[str, str]) -> list[Record]:
     """The records of a table whose columns are parted by commas, quoted where they hold commas or lines."""
-    text = read_text(path).removeprefix("\ufeff")
+    text = read_text(path, line=untrusted.LINE).removeprefix("\ufeff")
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     limit = csv.field_size_limit(len(text) + 1)  # the library's own is 131,072: a report may be longer
     rows, line = [], 1
