@@ -28,7 +28,7 @@ def wire_bytes(parts, config, batch, mesh) -> dict[str, float]:
     splitting = {axis: mesh.shape[axis] for axis in axes if mesh.shape.get(axis, 1) > 1}
     found = dict.fromkeys(splitting, 0.0)
     A, once = parts.accumulate, word_tables(parts.model)
-    stages, micro = pipeline_of(len(batch["targets"]) // A, mesh)
+    stages, micro = pipeline_of(len(batch["inputs"]["tokens"]) // A, mesh)
     for name, spec in named_leaves(parts.model.abstract()).items():
         is_trained = name not in parts.frozen
         axes = [axis for part in placement(spec.letters, spec.shape, mesh) if part for axis in as_tuple(part)]
