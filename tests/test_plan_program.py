@@ -18,7 +18,7 @@ import train
 from zoo.models.gpt import GPTConfig
 from zoo.plan.abstract import tiled_size
 from zoo.plan.collectives import collectives_of
-from zoo.plan.matmuls import matmul_flops, meetings
+from zoo.plan.matmuls import made_anew, matmul_flops, meetings
 from zoo.plan.program import read_program
 from zoo.plan.traffic import memory_bytes
 
@@ -362,3 +362,23 @@ def test_a_kernels_own_attributes_may_go_over_several_lines():
     assert list(program.computations["body"].instructions) == ["p", "x", "kernel", "i", "t"]
     assert program.computations["body"].root.name == "t"
     assert program.runs == {"body": 1.0, "main": 1.0}
+
+
+def test_what_a_kernel_makes_anew_is_all_but_two_of_its_products():
+    """Of splash's 2, 3 and 4 products the forward kernel repeats none, the backward ones 1 and 2."""
+    kernels = "\n".join(
+        f"  %{name}.1 = bf16[4,256,64]{{2,1,0}} custom-call(%q, %k), custom_call_target="
+        for name in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv")
+    ).replace("custom_call_target=", 'custom_call_target="tpu_custom_call"')
+    text = f"""HloModule jit_step, is_scheduled=true
+
+ENTRY %main (q: bf16[4,256,64], k: bf16[4,256,64]) -> bf16[4,256,64] {{
+  %q = bf16[4,256,64]{{2,1,0}} parameter(0)
+  %k = bf16[4,256,64]{{2,1,0}} parameter(1)
+{kernels}
+  ROOT %out = bf16[4,256,64]{{2,1,0}} bitcast(%splash_mha_dkv.1)
+}}
+"""
+    program, product = read_program(text), 2.0 * 4 * 256 * 64 * 256
+    assert matmul_flops(program) == (2 + 3 + 4) * product
+    assert made_anew(program) == pytest.approx((1 + 2) * product)

@@ -65,6 +65,33 @@ BUDGETS = {
 }
 
 
+# The same of the other axes, {(family, mesh): ({kind: collectives}, {axes: bytes a chip sends})}.
+AXES = {
+    # Heads for positions and back, eight times: all that attention sends. The rest are sums of gradients, as
+    # of copies; the table's is summed twice, as it has copies for rows and none for positions.
+    ("gpt", "1,1,1,context=8"): ({"all-to-all": 8, "all-reduce": 3}, {"context": 1_995_406}),
+    # Each stage gathers a layer for each of 2 + 4 - 1 ticks, forward and backward; rows and their gradients
+    # go on by permutes, and no layer leaves its stage.
+    ("gpt", "1,4,1,pipeline=2"): (
+        {
+            "all-gather": 15,
+            "gather by all-reduce": 4,
+            "permute": 3,
+            "reduce-scatter": 2,
+            "all-reduce": 12,
+            "all-to-all": 1,
+        },
+        {"fsdp": 4_653_756, "pipeline": 172_064, "pipeline+fsdp": 168},
+    ),
+    # Rows of other chips come to the experts that a chip has, and their sums go back; no expert moves but to
+    # the chip that shares it.
+    ("moe", "1,2,1,expert=4"): (
+        {"all-gather": 18, "gather by all-reduce": 3, "reduce-scatter": 1, "all-reduce": 13},
+        {"fsdp": 774_752, "expert": 497_664, "fsdp+expert": 198_212},
+    ),
+}
+
+
 def version() -> str:
     """Of the package libtpu; empty where there is none."""
     try:
@@ -87,7 +114,7 @@ def programs(family: str, topology: str, meshes: tuple) -> dict:
     kept = {
         key: value for key, value in os.environ.items() if key not in ("JAX_NUM_CPU_DEVICES", "XLA_FLAGS")
     }
-    written = [",".join(map(str, sizes)) for sizes in meshes]
+    written = [sizes if isinstance(sizes, str) else ",".join(map(str, sizes)) for sizes in meshes]
     done = subprocess.run(
         [sys.executable, ROOT / "tests" / "tpu_programs.py", family, topology, *written],
         env=kept | {"PYTHONPATH": str(ROOT)},
@@ -119,6 +146,15 @@ def test_no_more_collectives_and_bytes_than_their_budget(family, sizes):
     assert not {kind: number for kind, number in counts.items() if number > most.get(kind, 0)}
     assert by_axes(program) == pytest.approx(bytes_most, rel=0.02)
     assert program["closed"] == pytest.approx(closed, rel=0.001)
+
+
+@pytest.mark.parametrize(("family", "mesh"), AXES)
+def test_the_other_axes_send_no_more_than_their_budget(family, mesh):
+    program = programs(family, "v5e:2x4", (mesh,))[mesh]
+    most, bytes_most = AXES[family, mesh]
+    counts = collections.Counter(each["kind"] for each in program["collectives"])
+    assert not {kind: number for kind, number in counts.items() if number > most.get(kind, 0)}
+    assert by_axes(program) == pytest.approx(bytes_most, rel=0.02)
 
 
 @budgets

@@ -134,10 +134,10 @@ class Embed(nn.Module):
 
     def __call__(self, ids_BT, dtype):
         copies, scale_V = self.copies(), self.scale()
-        if copies is None:
-            x_BTD = lookup(self.table, ids_BT, self.rows)
-        else:
+        if copies is not None and ids_BT.ndim == 2 and len(copies.value) == spread("B", ids_BT.shape[:1]):
             x_BTD = lookup_in_copies(copies, ids_BT, self.rows)
+        else:
+            x_BTD = lookup(self.table, ids_BT, self.rows)
         if scale_V is not None:
             x_BTD = x_BTD * jnp.take(scale_V, ids_BT, mode="clip")[..., None]
         return x_BTD.astype(dtype)

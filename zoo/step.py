@@ -203,7 +203,7 @@ class TrainStep:
                 x, layers = self.lesson.read(self.model, params, batch["inputs"], **training)
                 sums = self.lesson.sums(self.task, params, teacher_params, x, layers, batch)
                 return sums["loss"], (sums, None)
-            params = with_copies(self.model, params, len(batch["targets"]))
+            params = with_copies(self.model, params, len(batch["inputs"]["tokens"]))
             (x, carry), penalty, gauges = self.model.watched(
                 params, batch["inputs"], state=self._begun(carry, batch), **training
             )
