@@ -21,8 +21,9 @@ import jax
 from zoo import cli, cluster, data, ending, events, faults, models, plan, sharding, xla
 from zoo.assembly import complete, step_of
 from zoo.audit import audited
-from zoo.best import value_of
-from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.beginning import first_state
+from zoo.best import kept, out_of_patience, value_of
+from zoo.checkpoint import Checkpoints, state_digest
 from zoo.errors import (
     INTERNAL,
     LOST,
@@ -38,8 +39,7 @@ from zoo.feed import Feed
 from zoo.inference.sample import write_sample
 from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
-from zoo.optim.finetune import overlaid
-from zoo.pretrained.start import completed, load_start
+from zoo.pretrained.start import completed
 from zoo.pretrained.teacher import load_teacher
 from zoo.receipts import Receipt, Receipts
 from zoo.recipes import CHOICES, CONFIGS
@@ -167,20 +167,9 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         faults.reach("restore", 0)
 
         def restore():
-            """What the newest checkpoint holds, or the parameters of --init, or random ones."""
+            """What the newest checkpoint holds, or what a run begins with."""
             state = checkpoints.restore(specs, mesh, note=fallen_back, places=parts.places(mesh))
-            if state is not None:
-                return state
-            state = parts.init_on(mesh)
-            if recipe.init:
-                names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
-                params = load_start(recipe.init, model.base, state.params, mesh, dataset.tokenizer, names)
-                state = state.started_from(overlaid(state.params, params))
-            if recipe.vectors:
-                state = state.started_from(
-                    with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
-                )
-            return state
+            return first_state(recipe, parts, mesh, dataset) if state is None else state
 
         state = restore()
         start = int(state.step)
@@ -222,7 +211,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
                 stop.unsaved = True
                 faults.reach("step", step)
-                if guard.rewinds_at_all and numbers["spike"]:
+                if guard.may_rewind and numbers["spike"]:
                     with watchdog.slow():
                         state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
                     feed.move(int(state.step), state.offset)
@@ -284,33 +273,6 @@ def saved_data(run, dataset) -> None:
     """What turns text into tokens, in the run's folder."""
     with storage_errors(run.path):
         dataset.save(run.path)
-
-
-def out_of_patience(recipe, state) -> bool:
-    """Whether as many evaluations as the recipe waits for have brought nothing better."""
-    return recipe.patience > 0 and int(state.best.waited) >= recipe.patience
-
-
-def kept(recipe, state, reporter) -> dict:
-    """Which parameters the run ends with, for its result and its log."""
-    step, waited = int(state.best.step), int(state.best.waited)
-    value = f"{recipe.best} {float(state.best.value):.4g}"
-    after = f", the {waited} evaluations after it brought nothing better" if waited else ""
-    reporter.bar.note(f"best     step {step}, {value}{after}")
-    return {"best_step": step, "evaluations_since_best": waited}
-
-
-def with_vectors(path: str, model, params, tokenizer):
-    """The parameters with the vectors of a file in the table that words are looked up in."""
-    from zoo.pretrained.tables import initialise
-    from zoo.pretrained.vectors import read_vectors
-
-    words = {tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)}
-    looked_up = "words/table" if "table" in model.traits else "tokens/table"
-    table = next((name for name in named_leaves(params) if name.endswith(looked_up)), looked_up)
-    params, found = initialise(params, table, read_vectors(path, words), tokenizer)
-    print(f"vectors  {path}: {found:,} of {tokenizer.vocab_size:,} words", file=sys.stderr)
-    return params
 
 
 if __name__ == "__main__":

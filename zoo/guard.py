@@ -69,7 +69,7 @@ class Guard:
         return self.audit_every > 0 and step % self.audit_every == 0
 
     @property
-    def rewinds_at_all(self) -> bool:
+    def may_rewind(self) -> bool:
         """Whether the run may go back."""
         return self.action == "rewind"
 
@@ -80,7 +80,7 @@ class Guard:
 
     def check(self, *, save_every: int, keep: int) -> None:
         """ConfigError where a run could not go back as far as it is to, or would meet the batch again."""
-        if not self.rewinds_at_all or not save_every:
+        if not self.may_rewind or not save_every:
             return
         if (keep - 1) * save_every < self.rewind_steps:
             raise ConfigError(
