@@ -34,7 +34,6 @@ MODULES = {
     "transformers": ("benchmarks.peers.huggingface", "eager"),
     "transformers.compile": ("benchmarks.peers.huggingface", "compiled"),
     "flax": ("benchmarks.peers.textbook_flax", "eager"),
-    "keras": ("benchmarks.peers.keras_rnn", "eager"),
 }
 
 
@@ -49,7 +48,7 @@ class Side:
         self.name = name
         environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
         environment |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        environment |= {"KERAS_BACKEND": "jax", "TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"TOKENIZERS_PARALLELISM": "false"}
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.side", name],

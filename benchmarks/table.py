@@ -104,7 +104,7 @@ def chart(record: Mapping[str, Any], path: Path) -> str:
         ]
         x = [over["p50"] for _, over in mine]
         axes.barh(
-            [place + 0.8 * (n / len(names) - 0.5) for place, _ in mine],
+            [place + 0.8 * ((n + 0.5) / len(names) - 0.5) for place, _ in mine],
             x,
             height=0.8 / len(names),
             label=name,
