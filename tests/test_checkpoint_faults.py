@@ -233,6 +233,7 @@ def test_a_save_that_fails_in_the_background_ends_the_run(folder, monkeypatch):
         while time.monotonic() < deadline:
             checkpoints.poll()
             time.sleep(0.01)
+        pytest.fail("the loop was never told")
 
     ways = (poll, lambda c: c.save(state_of(9), SPECS, SETTINGS), lambda c: c.wait(), lambda c: None)
     monkeypatch.setattr(manifest, "seal", full)
@@ -420,6 +421,18 @@ def read_beside(folder, rounds):
 def test_a_reader_beside_a_run_sees_whole_steps_and_no_damage(folder):
     found, notes = read_beside(folder, rounds=8)
     assert None not in found and not notes
+
+
+def test_a_step_that_goes_while_it_is_read_is_no_damage(folder, monkeypatch):
+    look = manifest.look
+
+    def late(step, **which):
+        if step.name == "2":
+            steps.remove(folder, [2])
+        return look(step, **which)
+
+    monkeypatch.setattr(manifest, "look", late)
+    assert step_in(folder, [pytest.fail]) == 1
 
 
 @pytest.mark.long
