@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from training import mesh_of
 
 from zoo.checkpoint import Checkpoints, named_leaves
@@ -40,16 +41,15 @@ def owned(folder: Path, keep: int = 10):
         yield checkpoints
 
 
-def restore(folder: Path, notes: list | None = None, *, keep: int | None = None, specs=SPECS):
-    """As a reader does, or with `keep` the owner."""
-    notes = [] if notes is None else notes
+def restore(folder: Path, note=pytest.fail, *, keep: int | None = None, specs=SPECS):
+    """As a reader does, or with `keep` the owner. Whoever expects something to be noted hands in `note`."""
     with jax.set_mesh(mesh_of()), Checkpoints(folder, keep) as checkpoints:
-        return checkpoints.restore(specs, mesh_of(), notes.append)
+        return checkpoints.restore(specs, mesh_of(), note)
 
 
-def step_in(folder: Path, notes: list | None = None, **more) -> int | None:
+def step_in(folder: Path, note=pytest.fail, **more) -> int | None:
     """Which step is restored: its number, if every bit of it is what was saved."""
-    state = restore(folder, notes, **more)
+    state = restore(folder, note, **more)
     if state is None:
         return None
     step = int(state.step)

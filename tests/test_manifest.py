@@ -38,16 +38,18 @@ def test_a_manifest_says_what_zlib_says_of_every_file(step):
 
 
 def test_a_large_file_is_summed_in_blocks_and_each_is_compared(step, monkeypatch):
-    monkeypatch.setattr(manifest, "BLOCK", 1000)
+    monkeypatch.setattr(manifest, "BLOCK", 1024)
     monkeypatch.setattr(manifest, "READ", 64)
     content = (step / "state" / "d" / "a").read_bytes()
-    sums = [zlib.crc32(content[at : at + 1000]) for at in range(0, len(content), 1000)]
+    sums = [zlib.crc32(content[at : at + 1024]) for at in range(0, len(content), 1024)]
     assert manifest.seal(step, **SAID).files["state/d/a"] == [len(content), *sums]
     for place in range(0, len(content), 500):
         flip(step / "state" / "d" / "a", 8 * place + 3)
         assert manifest.look(step).wrong == "state/d/a is not what was written"
         flip(step / "state" / "d" / "a", 8 * place + 3)
     assert not manifest.look(step).wrong
+    (step / "state" / "d" / "a").write_bytes(content + b"more")  # in no block of the ten
+    assert manifest.look(step).wrong == "state/d/a has 10,244 bytes, not 10,240"
 
 
 @pytest.mark.parametrize("harm", HARM)

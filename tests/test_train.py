@@ -251,6 +251,28 @@ def test_a_loss_that_is_not_finite_exits_with_5_and_names_the_checkpoint(text, w
     assert result["state_digest"] == whole["state_digest"]
 
 
+def test_a_disk_that_fills_up_ends_the_run_with_6_and_the_same_command_goes_on(
+    text, whole, capsys, monkeypatch
+):
+    from zoo import manifest
+
+    def full(*_, **__):
+        raise OSError(28, os.strerror(28))
+
+    seal = manifest.seal
+    monkeypatch.setattr(
+        manifest, "seal", lambda folder, **said: (full if folder.name == "8" else seal)(folder, **said)
+    )
+    error = refusal(capsys, 6, command(text, "--name", "full"))
+    assert "checkpoints: cannot be written" in error and "No space left on device" in error
+    assert manifest.look(text.parent / "runs" / "full" / "checkpoints" / "4") == manifest.Finding(True, "")
+    monkeypatch.undo()
+    monkeypatch.chdir(text.parent)
+    code, result, err = run(text, capsys, "--name", "full")
+    assert code == 0 and "checkpoint 8: it has no manifest" in err and "continued at step 8" in err
+    assert result["state_digest"] == whole["state_digest"]
+
+
 def test_a_run_killed_before_its_result_was_written_ends_with_the_same_result(text, whole, capsys):
     folder = text.parent / "runs" / "gpt_stdlib"
     (folder / "result.json").unlink()
