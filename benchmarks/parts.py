@@ -38,7 +38,7 @@ def of_program(text: str) -> dict:
 
 
 def of_training(run, rate: float) -> dict:
-    """{part: {"ms", "how"}} of a benchmarks.ours.TrainingRun; `rate` in FLOP/s. The run's state is given up."""
+    """{part: {"ms", "how"}} of a benchmarks.ours.TrainingRun; `rate` in FLOP/s. Its state is given up."""
     recipe = run.work.recipe
     config, length = recipe.model, recipe.data.length
     whole = run.work.flops()[0]

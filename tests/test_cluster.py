@@ -105,6 +105,21 @@ def test_a_stop_that_one_hears_is_everybodys_and_another_number_goes_on(tmp_path
     np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-4)
 
 
+@pytest.mark.slow
+def test_the_doctor_of_several_looks_at_each_machine_and_at_all_devices_together(tmp_path):
+    command = [sys.executable, "-m", "zoo", "launch", "--processes", "2", "--devices", "4", "--"]
+    command += ["-m", "zoo", "doctor", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    said = {each["subject"]: each["text"] for each in report["findings"]}
+    assert report["faults"] == 0 and said["processes"] == "0 of 2"
+    assert "over 4 devices" in said["links"]
+    assert "[1] ok       processes 1 of 2" in done.stderr
+
+
 def argv_with(family, folder, name, *, steps):
     """With a schedule that does not depend on the number of steps."""
     argv = argv_of(family, folder, name)

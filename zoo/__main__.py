@@ -169,6 +169,9 @@ def main(argv: list[str]) -> int:
 
     verb = verbs.add_parser("doctor", help="what this machine has, and what is wrong with it")
     verb.add_argument("--runs", default="runs", help="where runs are to be kept (runs)")
+    verb.add_argument("--cluster.coordinator", dest="coordinator", default="", help="as of train.py")
+    verb.add_argument("--cluster.processes", dest="processes", type=int, default=0, help="as of train.py")
+    verb.add_argument("--cluster.process", dest="process", type=int, default=-1, help="as of train.py")
     verb.set_defaults(run="doctor.examine")
 
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
@@ -180,7 +183,7 @@ def main(argv: list[str]) -> int:
         default=0,
         help="starts again in a row, without a later step saved (0)",
     )
-    verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ...")
+    verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ..., or -- -m zoo doctor")
     verb.set_defaults(run="launch.launch")
 
     for name in ("generate", "chat", "score", "fill", "eval", "predict", "embed", "export"):

@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from zoo import sharding
-from zoo.feed import evaluation_batches
+from zoo.feed import evaluation_batches, prefetched
 
 
 class Abandoned(Exception):
@@ -32,10 +32,16 @@ class Evaluation:
         sums: dict[str, float] = {}
         rows, carry = [], self._parts.no_carry()
         task = self._parts.task
-        for batch in evaluation_batches(self._dataset, task, self._mesh, batches):
+
+        def begun(batch):
+            nonlocal carry
             if not self._goes_on():
                 raise Abandoned
             totals, outputs, carry = self._step(params, batch, carry)
+            return totals, outputs
+
+        given = evaluation_batches(self._dataset, task, self._mesh, batches)
+        for totals, outputs in prefetched(begun, given):  # the device works on while sums are read
             for name, value in jax.device_get(totals).items():
                 sums[name] = sums.get(name, 0.0) + float(np.float64(value))
             if outputs:

@@ -96,7 +96,7 @@ class Recipe:
     save_every: int = 500
     """Steps between checkpoints; one more is written at the end. 0: a quarter of the steps."""
     keep: int = 2
-    """Checkpoints kept."""
+    """Checkpoints kept; the two newest stay in any case."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 250

@@ -2,6 +2,7 @@
 
     python -m zoo launch --processes 4 --devices 8 train.py gpt_stdlib --steps 20
     python -m zoo launch --processes 2 --retries 3 train.py gpt_stdlib
+    python -m zoo launch --processes 2 -- -m zoo doctor
 
 Each has an equal share of --devices virtual CPU devices. What they write is seen with the process's number
 in front, the last line of the first on stdout. Where one fails the others are ended, and the code of the
@@ -42,11 +43,11 @@ def launch(options) -> int:
         raise ConfigError(f"--retries={options.retries} must be at least 0")
     if devices % count:
         raise ConfigError(f"--devices={devices} does not divide over {count} processes; give a multiple")
-    command = options.command or ["train.py"]
-    if not os.path.isfile(command[0]):
+    command = [word for word in options.command[:1] if word != "--"] + options.command[1:] or ["train.py"]
+    if command[0] != "-m" and not os.path.isfile(command[0]):
         raise ConfigError(f"{command[0]}: no such file; give the program first: train.py RECIPE ...")
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices // count)}
-    folder = checkpoints_of(command) if options.retries else None
+    folder = checkpoints_of(command) if options.retries and command[0] != "-m" else None
     left, saved = options.retries, newest(folder)
     while True:
         job = Job(command, count, environment)
