@@ -109,7 +109,7 @@ class Starts:
 
     def __exit__(self, *_):
         self._server.stdin.close()
-        self._server.wait(30)
+        self._server.wait(200)
 
     def start(self, argv: list[str], output: Path, **environment: str) -> Start:
         """Starts `train.py` with these arguments; what it says goes to `output`."""
@@ -157,6 +157,8 @@ def serve() -> None:
             else:
                 for pid in children:
                     os.kill(pid, signal.SIGKILL)
+        if not is_open:
+            time.sleep(0.01)
         for pid in list(children):
             found, status = os.waitpid(pid, os.WNOHANG)
             if found:

@@ -63,7 +63,8 @@ def test_what_differs_is_refused_by_both_before_the_first_step(other, said, star
     ],
 )
 def test_where_one_fails_or_stands_still_both_end(fault, code, starts, tmp_path):
-    both = pair(starts, tmp_path, "--stall-seconds", "4", ZOO_FAULT=fault)
+    stall = ("--stall-seconds", "10") if "sleep" in fault else ()
+    both = pair(starts, tmp_path, *stall, ZOO_FAULT=fault)
     process = int(fault.split(":")[1])
     assert both[process].code() == code, both[process].said()
     assert both[1 - process].code() != 0
@@ -94,9 +95,9 @@ def test_a_signal_to_one_stops_both_at_one_step_and_a_second_leaves_at_once(star
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"data_digest": "b"}, "data_digest: a -> b"),
-        ({"code": "b"}, "code: a -> b"),
-        ({"versions": {"jax": "2"}}, "versions.jax: 1 -> 2"),
+        ({"data_digest": "b"}, 'data_digest: "a" -> "b"'),
+        ({"code": "b"}, 'code: "a" -> "b"'),
+        ({"versions": {"jax": "2"}}, 'versions.jax: "1" -> "2"'),
         ({"recipe": {"seed": 1, "cluster": {"process": 1}}}, "seed: 0 -> 1"),
     ],
 )
