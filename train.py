@@ -14,14 +14,16 @@ import logging
 import sys
 import time
 import traceback
+from typing import NoReturn
 
 import jax
 
-from zoo import cli, cluster, data, models, plan, sharding, xla
+from zoo import cli, cluster, data, ending, events, faults, models, plan, sharding, xla
 from zoo.assembly import complete, step_of
 from zoo.audit import audited
-from zoo.best import value_of
-from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.beginning import first_state
+from zoo.best import kept, out_of_patience, value_of
+from zoo.checkpoint import Checkpoints, state_digest
 from zoo.errors import (
     INTERNAL,
     LOST,
@@ -32,21 +34,28 @@ from zoo.errors import (
     first_line,
     storage_errors,
 )
-from zoo.evaluation import Evaluation
+from zoo.evaluation import Abandoned, Evaluation
 from zoo.feed import Feed
 from zoo.inference.sample import write_sample
 from zoo.mesh import make_mesh
 from zoo.metrics import MetricsLog, plot_loss, print_result, require
-from zoo.optim.finetune import overlaid
-from zoo.pretrained.start import completed, load_start
+from zoo.pretrained.start import completed
 from zoo.pretrained.teacher import load_teacher
 from zoo.receipts import Receipt, Receipts
 from zoo.recipes import CHOICES, CONFIGS
 from zoo.reporter import Reporter
 from zoo.rewind import gone_back
 from zoo.run import RunFolder
+from zoo.signals import StopRequest
+from zoo.watchdog import Watchdog
 
 DEFAULT = "gpt_stdlib"
+
+
+def program(argv: list[str]) -> NoReturn:
+    """What the command line is: as `main`, and nothing keeps the process from ending with its code."""
+    ending.arm()
+    ending.die(main(argv))
 
 
 def main(argv: list[str]) -> int:
@@ -62,6 +71,7 @@ def guarded(argv: list[str]) -> int:
     logging.getLogger("zoo").setLevel(logging.INFO)
     logging.getLogger("absl").setLevel(logging.CRITICAL)  # a failed save reaches us as an error, in one line
     try:
+        faults.arm()
         request, argv = plan.requested(argv)
         name = argv[0] if argv and not argv[0].startswith("-") else DEFAULT
         recipe = cli.parse(argv, CONFIGS, CHOICES, default=DEFAULT, beside=[plan.HELP])
@@ -69,11 +79,17 @@ def guarded(argv: list[str]) -> int:
             from zoo.plan.planner import run
 
             return run(request, recipe)
-        return train(name, recipe)
+        with StopRequest() as stop:
+            try:
+                return train(name, recipe, stop)
+            except SystemExit as error:  # whose code may be that of a success
+                raise RuntimeError(f"sys.exit({error.code}) in the midst of a run") from error
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    except Exception as error:
+    except (KeyboardInterrupt, SystemExit):  # --help
+        raise
+    except BaseException as error:  # a panic of a library in Rust is no Exception
         if cluster.is_lost(error):
             print(f"error: another process is gone ({first_line(error)}); start all again", file=sys.stderr)
             return LOST
@@ -85,13 +101,13 @@ def guarded(argv: list[str]) -> int:
         return INTERNAL
 
 
-def train(name: str, recipe) -> int:
+def train(name: str, recipe, stop: StopRequest) -> int:
     """Everything before a device starts, where most mistakes show: libraries, text, folder; then the run."""
-    started, stop = time.monotonic(), cluster.StopRequest()
-    flags = xla.apply(
-        deterministic=recipe.deterministic
-    )  # this and the next before a published folder's shapes are asked for: that starts JAX
+    started = time.monotonic()
+    # This and the next before a published folder's shapes are asked for: that starts JAX.
+    flags = xla.apply(deterministic=recipe.deterministic)
     cluster.join(recipe.cluster)
+    faults.reach("start", 0)
     if recipe.plot:
         require("matplotlib", extra="plot")
     for module, extra in getattr(recipe.task, "needs", ()):
@@ -100,7 +116,7 @@ def train(name: str, recipe) -> int:
     dataset = data.load(recipe.data, recipe.seed)
     recipe = complete(recipe, dataset)
     mesh = checked_mesh(recipe)
-    with RunFolder(recipe, dataset.digest, name) as run:
+    with RunFolder(recipe, dataset.digest, name) as run, events.of_run(run.path):
         result = run.ending()
         if result is not None:
             again = "use another --name to train again"
@@ -113,6 +129,7 @@ def train(name: str, recipe) -> int:
             if result is None:
                 return PREEMPTED
             result["seconds"] = round(time.monotonic() - started, 1)
+            faults.reach("end", result["step"])
             run.write("result.json", result)
         if cluster.is_first():
             print_result(result)
@@ -136,34 +153,23 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         teacher, teacher_params = load_teacher(recipe.distill.teacher, recipe, mesh, dataset)
     parts = step_of(recipe, dataset, teacher)
     model, frozen = parts.model, parts.frozen
-    specs, evaluate = parts.specs(), Evaluation(parts, dataset, mesh)
-    guard, first, settings = recipe.guard, cluster.is_first(), run.settings | {"mesh": dict(mesh.shape)}
+    specs, guard, first = parts.specs(), recipe.guard, cluster.is_first()
+    settings = run.settings | {"mesh": dict(mesh.shape)}
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(jax.set_mesh(mesh))
+        watchdog = stack.enter_context(Watchdog(recipe.stall_seconds))
         checkpoints = stack.enter_context(Checkpoints(run.path / "checkpoints", recipe.keep))
         log = stack.enter_context(MetricsLog(run.path, tensorboard=recipe.tensorboard, writes=first))
         receipts = stack.enter_context(Receipts(run.path, writes=first))
 
         checkpoints.require_room(specs)
+        faults.reach("restore", 0)
 
         def restore():
-            """What the newest checkpoint holds, or the parameters of --init, or random ones."""
-            state = checkpoints.restore(
-                specs, mesh, note=lambda text: print(text, file=cluster.stderr()), places=parts.places(mesh)
-            )
-            if state is not None:
-                return state
-            state = parts.init_on(mesh)
-            if recipe.init:
-                names = {kind: getattr(dataset, kind, ()) for kind in ("labels", "tags")}
-                params = load_start(recipe.init, model.base, state.params, mesh, dataset.tokenizer, names)
-                state = state.started_from(overlaid(state.params, params))
-            if recipe.vectors:
-                state = state.started_from(
-                    with_vectors(recipe.vectors, model, state.params, dataset.tokenizer)
-                )
-            return state
+            """What the newest checkpoint holds, or what a run begins with."""
+            state = checkpoints.restore(specs, mesh, note=fallen_back, places=parts.places(mesh))
+            return first_state(recipe, parts, mesh, dataset) if state is None else state
 
         state = restore()
         start = int(state.step)
@@ -173,14 +179,23 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
         receipts.truncate_after(start)
         reporter = Reporter(recipe, model, dataset, mesh, log, receipts, start)
         reporter.introduce(run, dataset, flags, frozen)
+
+        def goes_on():
+            """For an evaluation: it does, unless a signal asks for the current step to be saved first."""
+            watchdog.beat()
+            return not stop.abandons()
+
+        evaluate, judge = Evaluation(parts, dataset, mesh, goes_on), parts.judge(mesh)
         if recipe.best and not start:  # a metric that is none shows before the first step
             value_of(recipe.best, evaluate(state.evaluated_params, 1))
-        judge = parts.judge(mesh)
 
         def look(state):
-            """An evaluation on the way."""
-            metrics = evaluate(state.evaluated_params, recipe.eval_batches)
-            return judge(state, reporter.evaluated(int(state.step), metrics))
+            """An evaluation on the way. Where it is broken off, the next start makes up for it."""
+            faults.reach("evaluate", int(state.step))
+            with watchdog.slow(), contextlib.suppress(Abandoned):
+                metrics = evaluate(state.evaluated_params, recipe.eval_batches)
+                return judge(state, reporter.evaluated(int(state.step), metrics))
+            return state
 
         # Steps. While the device works on one, the numbers of the one before are read.
         with reporter.bar:
@@ -190,32 +205,45 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
             train_step = reporter.telling_kernels(parts.compiled(mesh, teacher_params))
             audit = audited(train_step, mesh, reporter.event)
             feed = Feed(dataset, recipe.task, mesh, start, end, state.offset)
+            faults.reach("compile", start + 1)
             for step, batch, digest in feed:
                 checkpoints.poll()
                 state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
-                if guard.rewinds_at_all and numbers["spike"]:
-                    state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
+                stop.unsaved = True
+                faults.reach("step", step)
+                if guard.may_rewind and numbers["spike"]:
+                    with watchdog.slow():
+                        state = gone_back(recipe, state, numbers, checkpoints, restore, reporter)
                     feed.move(int(state.step), state.offset)
                     continue
                 reporter.report_late(Receipt(step, digest, feed.offset), numbers)
+                watchdog.step(step)
                 last, leave = step == end, stop.is_due(step)
                 if reporter.owes_evaluation(step, state.best) and (last or not leave):
                     with reporter.caught_up():
                         state = look(state)
                         last |= out_of_patience(recipe, state)
+                    leave |= stop.abandons()
                 if last or leave or step % recipe.save_every == 0:
-                    with reporter.caught_up():
+                    with reporter.caught_up(), watchdog.slow():
                         checkpoints.save(state, specs, settings)
                         reporter.saved = step
-                if leave and not last:
-                    checkpoints.wait()
+                if leave:
+                    with watchdog.slow():
+                        checkpoints.wait()
+                    events.write("preempted", step=step)
                     reporter.bar.note(f"stopped at step {step}, which is saved; the same command continues")
                     return None
                 if last:
                     break
 
         # The end: the whole validation set beside what a simpler method makes of it, and a text.
+        stack.enter_context(watchdog.slow())
         checkpoints.wait()
+        stop.all_saved()
+        if stop.abandons():
+            return None
+        faults.reach("evaluate", int(state.step))
         result = {
             "recipe": run.settings["recipe_name"],
             "step": int(state.step),
@@ -235,38 +263,17 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
     return result
 
 
+def fallen_back(text: str) -> None:
+    """Says that a checkpoint was passed over."""
+    print(text, file=cluster.stderr())
+    events.write("fall-back", text=text)
+
+
 def saved_data(run, dataset) -> None:
     """What turns text into tokens, in the run's folder."""
     with storage_errors(run.path):
         dataset.save(run.path)
 
 
-def out_of_patience(recipe, state) -> bool:
-    """Whether as many evaluations as the recipe waits for have brought nothing better."""
-    return recipe.patience > 0 and int(state.best.waited) >= recipe.patience
-
-
-def kept(recipe, state, reporter) -> dict:
-    """Which parameters the run ends with, for its result and its log."""
-    step, waited = int(state.best.step), int(state.best.waited)
-    value = f"{recipe.best} {float(state.best.value):.4g}"
-    after = f", the {waited} evaluations after it brought nothing better" if waited else ""
-    reporter.bar.note(f"best     step {step}, {value}{after}")
-    return {"best_step": step, "evaluations_since_best": waited}
-
-
-def with_vectors(path: str, model, params, tokenizer):
-    """The parameters with the vectors of a file in the table that words are looked up in."""
-    from zoo.pretrained.tables import initialise
-    from zoo.pretrained.vectors import read_vectors
-
-    words = {tokenizer.decode([token]).strip() for token in range(tokenizer.vocab_size)}
-    looked_up = "words/table" if "table" in model.traits else "tokens/table"
-    table = next((name for name in named_leaves(params) if name.endswith(looked_up)), looked_up)
-    params, found = initialise(params, table, read_vectors(path, words), tokenizer)
-    print(f"vectors  {path}: {found:,} of {tokenizer.vocab_size:,} words", file=sys.stderr)
-    return params
-
-
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    program(sys.argv[1:])

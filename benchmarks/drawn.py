@@ -91,8 +91,7 @@ def stack_arrays(cell: str, gates: int, layers: int, width: int, length: int, ro
     def uniform(*sizes):
         return rng.uniform(-(width**-0.5), width**-0.5, sizes).astype(np.float32)
 
-    split = (gates,) if gates > 1 else ()
-    kernel, bias = (width, *split, width), (*split, width)
+    kernel, bias = (width, gates, width), (gates, width)
     params = [
         {"w_in": uniform(*kernel), "b_in": uniform(*bias), "w": uniform(*kernel)} for _ in range(layers)
     ]

@@ -11,9 +11,8 @@ PEERS = {
     "torch": ("torch", "torch.compile"),
     "transformers": ("transformers", "transformers.compile"),
     "flax": ("flax",),
-    "keras": ("keras",),
 }
-PACKAGES = {"torch": "torch", "transformers": "transformers", "flax": "flax", "keras": "keras"}
+PACKAGES = {"torch": "torch", "transformers": "transformers", "flax": "flax"}
 
 
 def workload_of(name: str) -> Workload:

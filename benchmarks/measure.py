@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks import rates
 from benchmarks.find import workload_of
 from benchmarks.side import Failed, Side
 from benchmarks.turns import interleaved, ratios, spread, steps_a_turn
 from benchmarks.turns import rates as turn_rates
-from benchmarks.workloads import Embedding, Generation, Stack
+from benchmarks.workloads import Embedding, Generation, Stack, Training
 from zoo.throughput import PEAK_FLOPS
 
+NOT_A_NUMBER = 1e9  # how far NaN is from anything
 A_A = 0.03  # how far zoo may be from itself
 APART = {"losses": 1e-3, "tokens": 0.0, "vectors": 1e-4}  # relative to the largest number; others 1e-5
 APART_BF16 = {"losses": 2e-2, "tokens": 0.1}
@@ -27,11 +27,13 @@ def row(
     *,
     seconds: float,
     say: Callable[[str], None],
-    device: str = "cpu",
     least: int = 3,
+    checked: int = 50,
 ) -> dict:
-    """The record of a workload; a side that fails is told of, and left out."""
+    """The record of a workload; a side that fails is told of, and left out. Of first steps at most `checked`
+    are compared."""
     work, load = workload_of(name), [os.getloadavg()[0]]
+    count = {"count": min(work.checked, checked)} if isinstance(work, Training) else {}
     found: dict = {"workload": name, "about": work.about, "kind": type(work).__name__.lower()}
     found |= {"dtype": work.dtype, "unit": work.unit, "failed": {}}
     with tempfile.TemporaryDirectory() as scratch:
@@ -41,7 +43,7 @@ def row(
             try:
                 started[side] = process.open(name, folder)
                 opened[side] = process
-                process.ask("first")
+                process.ask("first", **count)
             except Failed as failure:
                 opened.pop(side, None)
                 found["failed"][side] = str(failure)
@@ -52,7 +54,7 @@ def row(
         try:
             compare(found, work, opened, started, folder)
             take_turns(found, work, opened, seconds=seconds, least=least, say=say)
-            limits(found, work, opened, device)
+            limits(found, work, opened)
         except Failed as failure:  # in the middle of things: what was found so far is kept
             found["failed"][str(failure).partition(":")[0]] = str(failure)
             say(f"  {failure}")
@@ -79,7 +81,7 @@ def compare(found: dict, work, opened, started, folder: Path) -> None:
     """How far each side's first numbers are from zoo's: losses of the first steps, outputs and gradients,
     tokens, or vectors."""
     first = {side: dict(np.load(folder / f"{side}.npz")) for side in opened}
-    found["flags"], found["mesh"] = started["zoo"]["flags"], started["zoo"]["mesh"]
+    found |= {name: started["zoo"][name] for name in ("flags", "mesh", "device")}
     found["sides"] = {}
     for side in opened:
         apart, agrees = distance(first["zoo"], first[side], work.dtype)
@@ -101,6 +103,7 @@ def distance(ours: dict, theirs: dict, dtype: str) -> tuple[float, bool]:
             apart = float((x != y).mean())
         else:
             apart = float(np.abs(x - y).max() / np.abs(y).max())
+            apart = apart if np.isfinite(apart) else NOT_A_NUMBER
         limit = APART.get(name, 1e-5)
         if dtype == "bfloat16":
             limit = APART_BF16.get(name, limit)
@@ -113,7 +116,7 @@ def distance(ours: dict, theirs: dict, dtype: str) -> tuple[float, bool]:
 
 def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) -> None:
     """Times, rates and ratios of each side."""
-    begin = getattr(work, "checked", 0)
+    begin = len(found["sides"]["zoo"].get("first_losses", ()))
     warm = opened["zoo"].ask("turn", step=begin, count=1)["value"]
     warm = opened["zoo"].ask("turn", step=begin + 1, count=1)["value"]
     count = steps_a_turn(warm[-1])
@@ -144,11 +147,16 @@ def take_turns(found: dict, work, opened, *, seconds: float, least: int, say) ->
 # --- limits ---------------------------------------------------------------------------------------
 
 
-def limits(found: dict, work, opened, device: str) -> None:
+def limits(found: dict, work, opened) -> None:
     """MFU, the bound of the machine, and where the step's time goes."""
-    measured = {side: opened[side].ask("matmul")["value"] for side in ("zoo", "torch") if side in opened}
+    device = found["device"]["kind"]
+    measured = {
+        side: opened[side].ask("matmul")["value"]
+        for side in ("zoo", "torch", "transformers")
+        if side in opened
+    }
     best = max(measured.values())
-    memory = rates.read_rate() if device == "cpu" else None
+    memory = opened["zoo"].ask("reading")["value"]
     found["matmul_flops_per_s"] = measured | {"best": best}
     found["read_bytes_per_s"] = memory
     peak = PEAK_FLOPS.get(device, best)
@@ -162,7 +170,7 @@ def limits(found: dict, work, opened, device: str) -> None:
         mine["percent_of_matmul"] = 100 * full / step_s / best
     ours, step_ms = found["sides"]["zoo"], found["sides"]["zoo"]["step_ms"]["p50"]
     arithmetic_ms, traffic = 1e3 * full / best, bytes_moved(work, ours)
-    traffic_ms = 1e3 * traffic / memory if memory and traffic else 0.0
+    traffic_ms = 1e3 * traffic / memory
     bound_ms = max(arithmetic_ms, traffic_ms)
     found["bound"] = {
         "ms": bound_ms,

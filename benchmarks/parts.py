@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo import kernels, offload
+from zoo import offload
 from zoo.attention import attention
 from zoo.models.rnn_config import RNNConfig
 from zoo.optim import precision
@@ -38,7 +38,7 @@ def of_program(text: str) -> dict:
 
 
 def of_training(run, rate: float) -> dict:
-    """{part: {"ms", "how"}} of a benchmarks.ours.TrainingRun; `rate` in FLOP/s. The run's state is given up."""
+    """{part: {"ms", "how"}} of a benchmarks.ours.TrainingRun; `rate` in FLOP/s. Its state is given up."""
     recipe = run.work.recipe
     config, length = recipe.model, recipe.data.length
     whole = run.work.flops()[0]
@@ -130,11 +130,3 @@ def optimizer_s(run) -> float:
     call = jax.jit(update)
     gradients = jax.tree.map(lambda x: 1e-3 * x + 1e-6, precision.wide(run.state.params))
     return median_s(lambda: call(run.state, gradients))
-
-
-def kernels_of(run) -> list[str]:
-    """What is chosen for each attention of the step, and why, as train.py's log has it."""
-    told: list[str] = []
-    with kernels.noted(lambda chosen: told.append(str(chosen))):
-        jax.eval_shape(run.parts.step, run.state, run.batch(0))
-    return list(dict.fromkeys(told))

@@ -169,10 +169,10 @@ def record(model: str, found: Profile, steps: int) -> dict:
 
 def workload_named(name: str) -> Training:
     """A training workload; ConfigError with the nearest name where there is none."""
-    training = [known for known, work in WORKLOADS.items() if isinstance(work, Training)]
+    training = [each for each, work in WORKLOADS.items() if isinstance(work, Training)]
     if name not in training:
-        hint = nearest(name, training)
-        raise ConfigError(f"{name!r} is no training workload{hint}; there are {', '.join(training)}")
+        known = ", ".join(training)
+        raise ConfigError(f"{name!r} is no training workload; there are {known}{nearest(name, training)}")
     work = WORKLOADS[name]
     assert isinstance(work, Training)
     return work

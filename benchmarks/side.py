@@ -2,19 +2,21 @@
 
     side = Side("torch")                    # imports what it needs, once
     side.open("gpt_6x384", folder)          # a fork of that process builds the model: memory starts anew
-    side.ask("first")                       # its first losses, written to FOLDER/torch.npz
+    side.ask("first", count=10)             # its first losses, written to FOLDER/torch.npz
     side.ask("turn", step=10, count=5)      # seconds of five steps
     side.shut(); side.end()
 
-What a side runs is an object with start(), first(), turn(step, count) and facts(); benchmarks/ours.py has
-zoo's, benchmarks/peers the others'. Each is made of (workload, folder); zoo's writes FOLDER/weights.npz, with
-which the others begin.
+What a side runs is an object with start(), first(), turn(step, count), facts() and matmul(); zoo's are in
+benchmarks/ours.py, the others' in benchmarks/peers. Each is made of (workload, folder); zoo's writes
+FOLDER/weights.npz, with which the others begin. Only first() of a training workload takes a count.
 """
 
+import ctypes
 import gc
 import importlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import traceback
@@ -32,7 +34,6 @@ MODULES = {
     "transformers": ("benchmarks.peers.huggingface", "eager"),
     "transformers.compile": ("benchmarks.peers.huggingface", "compiled"),
     "flax": ("benchmarks.peers.textbook_flax", "eager"),
-    "keras": ("benchmarks.peers.keras_rnn", "eager"),
 }
 
 
@@ -43,11 +44,11 @@ class Failed(Exception):
 class Side:
     """The parent's end of the pipe."""
 
-    def __init__(self, name: str, log: Path, accelerator: bool = False):
+    def __init__(self, name: str, log: Path):
         self.name = name
         environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
         environment |= {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"}
-        environment |= {"KERAS_BACKEND": "jax", "TOKENIZERS_PARALLELISM": "false"}
+        environment |= {"TOKENIZERS_PARALLELISM": "false"}
         self._log = log.open("ab")
         self._process = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.side", name],
@@ -56,6 +57,7 @@ class Side:
             stderr=self._log,
             env=environment,
             cwd=Path(__file__).parents[1],
+            start_new_session=True,  # Ctrl-C is the parent's, which ends it
         )
         self.versions = self._answer()["versions"]
 
@@ -97,6 +99,7 @@ class Side:
 
 def main(name: str) -> None:
     """Imports, then forks for each workload that is opened."""
+    die_with_parent()
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)  # what libraries print is no answer
 
@@ -123,6 +126,7 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
     """One workload, until it is shut; what goes wrong is told in a line, and ends it."""
     from benchmarks.find import workload_of
 
+    die_with_parent()
     try:
         folder = Path(asked["folder"])
         run = maker.make(workload_of(asked["workload"]), folder, how)
@@ -133,7 +137,7 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
             if what == "shut":
                 return 0  # main answers
             if what == "first":
-                np.savez(folder / f"{name}.npz", **run.first())
+                np.savez(folder / f"{name}.npz", **run.first(**asked))
                 answer({})
             else:
                 answer({"value": getattr(run, what)(**asked)})
@@ -146,6 +150,12 @@ def serve(name: str, maker, how: str, asked: dict, answer) -> int:
         while (line := sys.stdin.buffer.readline()) and json.loads(line)["do"] != "shut":
             answer({"error": "it failed before"})
         return 0
+
+
+def die_with_parent() -> None:
+    """On Linux a side that is busy does not outlive who asked it; elsewhere it ends with its turn."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def peak_bytes() -> int | None:

@@ -7,13 +7,8 @@ train.py makes of a recipe and loops over (zoo/assembly.py).
 """
 
 import dataclasses
-from dataclasses import dataclass
-from typing import ClassVar
 
-import numpy as np
-
-from benchmarks.drawn import Drawn, sentences, stack_arrays
-from zoo import assembly
+from benchmarks.kinds import Embedding, Generation, Stack, Training, Workload
 from zoo.data import DataConfig, MaskedConfig
 from zoo.models.bert import SIZES as BERT_SIZES
 from zoo.models.bert import BERTConfig
@@ -23,169 +18,20 @@ from zoo.models.rnn import RNNConfig
 from zoo.optim import SGD, AdamW
 from zoo.recipes.recipe import Recipe
 from zoo.schedules import Constant
-from zoo.step import TrainStep
 from zoo.tasks import CausalLM, MaskedLM
 
-
-@dataclass(frozen=True)
-class Training:
-    """A whole train step: forward, backward, clipping, update."""
-
-    unit: ClassVar[str] = "tokens"
-
-    about: str
-    recipe: Recipe
-    peers: tuple[str, ...] = ("torch", "transformers", "flax")
-    """Kinds of peers that have this model."""
-    checked: int = 10
-    """First steps whose losses must agree before a speed counts."""
-
-    @property
-    def data(self) -> Drawn:
-        return Drawn(self.recipe.data, self.recipe.model.vocab_size)
-
-    @property
-    def dtype(self) -> str:
-        return self.recipe.model.dtype
-
-    @property
-    def beside(self) -> "Training":
-        """What a peer reads that does not pack: one text a row, of the same lengths."""
-        if not isinstance(self.recipe.data, MaskedConfig):
-            return self
-        data = dataclasses.replace(self.recipe.data, layout="padded")
-        return dataclasses.replace(self, recipe=dataclasses.replace(self.recipe, data=data))
-
-    def parts(self) -> TrainStep:
-        return assembly.step_of(self.recipe, self.data)
-
-    @property
-    def positions(self) -> int:
-        """Of a step, padding among them."""
-        return self.recipe.data.batch_size * self.recipe.data.length
-
-    def real(self, step: int) -> int:
-        """Tokens of a step, padding left out."""
-        return self.data.num_tokens(step)
-
-    def flops(self) -> tuple[float, float]:
-        """Of a step, by conventions A and B. Of a masked model the logits of masked positions alone: all
-        that has to be computed."""
-        config, T = self.recipe.model, self.recipe.data.length
-        if isinstance(self.recipe.task, MaskedLM):
-            features, whole = config.flops_of_features(T), config.flops_per_token(T)
-            share = self.data.batch(0, range(1))["picked"].shape[1] / T
-            each = [part + share * (all_ - part) for part, all_ in zip(features, whole, strict=True)]
-        else:
-            each = list(config.flops_per_token(T))
-        return each[0] * self.positions, each[1] * self.positions
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Recurrent layers alone, forward and backward, input projections and biases included."""
-
-    unit: ClassVar[str] = "tokens"
-    dtype: ClassVar[str] = "float32"
-    peers: ClassVar[tuple[str, ...]] = ("torch",)
-    GATES: ClassVar[dict[str, int]] = {"lstm": 4, "gru": 3, "elman": 1}
-
-    about: str
-    cell: str
-    layers: int
-    width: int
-    length: int
-    rows: int
-
-    @property
-    def positions(self) -> int:
-        return self.length * self.rows
-
-    def real(self, step: int) -> int:
-        return self.positions
-
-    def arrays(self):
-        """(parameters of each layer, inputs, gradient of the outputs)."""
-        return stack_arrays(self.cell, self.GATES[self.cell], self.layers, self.width, self.length, self.rows)
-
-    def flops(self) -> tuple[float, float]:
-        """Matmuls only: the kernels of input and state, once forward and twice backward."""
-        total = 12.0 * self.layers * self.positions * self.width * self.width * self.GATES[self.cell]
-        return total, total
-
-
-@dataclass(frozen=True)
-class Generation:
-    """Greedy tokens behind random prompts; a step is what each further token takes."""
-
-    unit: ClassVar[str] = "tokens"
-    peers: ClassVar[tuple[str, ...]] = ("transformers",)
-
-    about: str
-    model: GPTConfig
-    rows: int
-    prompt: int = 32
-    new: int = 128
-
-    @property
-    def dtype(self) -> str:
-        return self.model.dtype
-
-    @property
-    def positions(self) -> int:
-        return self.rows
-
-    def real(self, step: int) -> int:
-        return self.rows
-
-    def prompts(self) -> list[list[int]]:
-        rng = np.random.default_rng(0)
-        return rng.integers(0, self.model.vocab_size, (self.rows, self.prompt)).tolist()
-
-    def flops(self) -> tuple[float, float]:
-        """Of one token a row: two a parameter, and the keys and values of what stands before."""
-        config = self.model
-        seen = self.prompt + self.new / 2
-        each = 2.0 * config.num_params + 4.0 * config.num_layers * config.d_model * seen
-        return each * self.rows, each * self.rows
-
-
-@dataclass(frozen=True)
-class Embedding:
-    """Sentences to vectors, from text: tokenising, sorting by length, batches, mean pooling, length 1."""
-
-    unit: ClassVar[str] = "sentences"
-    dtype: ClassVar[str] = "float32"
-    peers: ClassVar[tuple[str, ...]] = ("transformers",)
-
-    about: str
-    model: BERTConfig
-    count: int = 2000
-
-    @property
-    def vocabulary(self) -> list[str]:
-        """BERT's marks and, for the rest, words that are one piece each."""
-        marks = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        return marks + [f"w{number}" for number in range(self.model.vocab_size - len(marks))]
-
-    def texts(self) -> list[str]:
-        return sentences(self.count, self.vocabulary[5:])
-
-    @property
-    def positions(self) -> int:
-        return self.count
-
-    def real(self, step: int) -> int:
-        return self.count
-
-    def flops(self) -> tuple[float, float]:
-        """Forward alone, a third of training's: of 14 tokens a sentence, marks among them."""
-        each = self.model.flops_of_features(14).full / 3 * 14
-        return each * self.count, each * self.count
-
-
-Workload = Training | Stack | Generation | Embedding
-
+__all__ = [
+    "WORKLOADS",
+    "Embedding",
+    "Generation",
+    "Stack",
+    "Training",
+    "Workload",
+    "bert",
+    "gpt",
+    "lm",
+    "recurrent",
+]
 
 # --- recipes with random data ---------------------------------------------------------------------
 
@@ -210,7 +56,7 @@ def bert(about: str, config: BERTConfig, rows: int, length: int, layout: str, **
         optimizer=AdamW(1e-4, 0.9, 0.999, weight_decay=0.01),
         schedule=Constant(),
     )
-    return Training(about, recipe, peers=("transformers",), **changes)
+    return Training(about, recipe, peers=("transformers", "transformers.compile"), **changes)
 
 
 def recurrent(about: str, config: RNNConfig, rows: int, length: int, **changes) -> Training:
@@ -223,7 +69,7 @@ def recurrent(about: str, config: RNNConfig, rows: int, length: int, **changes) 
         schedule=Constant(),
         clip_norm=0.25,
     )
-    peers = ("torch", "flax") if config.cell == "lstm" else ("torch",)  # flax's GRU lacks a bias
+    peers = ("torch", "torch.compile", *(["flax"] if config.cell == "lstm" else []))  # its GRU lacks a bias
     return Training(about, recipe, peers=peers, **changes)
 
 
@@ -258,7 +104,11 @@ def _stack(cell: str, shape: str) -> Stack:
 WORKLOADS: dict[str, Workload] = {
     "gpt_6x384": gpt("GPT 6x384, T 256, B 8, 65 characters", _small(6, 384, 6, 256, CHARS), 8, 256),
     "gpt_4x128": gpt(
-        "GPT 4x128, T 64, B 12, 65 characters", _small(4, 128, 4, 64, CHARS), 12, 64, checked=50
+        "GPT 4x128, T 64, B 12, 65 characters, no biases",  # nanoGPT's README, for a CPU
+        dataclasses.replace(_small(4, 128, 4, 64, CHARS), bias=False, activation="gelu"),
+        *(12, 64),
+        peers=("torch", "torch.compile", "flax"),
+        checked=50,
     ),
     "gpt_4x256": gpt(
         "GPT 4x256, T 128, B 8, 50,304 words", _small(4, 256, 4, 128, PIECES), 8, 128, checked=5

@@ -21,7 +21,6 @@ from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics import records
 from zoo.pretrained import from_pretrained
 from zoo.recipes.recipe import EXEMPT
-from zoo.verbs import launch
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = {
@@ -104,6 +103,21 @@ def test_a_stop_that_one_hears_is_everybodys_and_another_number_goes_on(tmp_path
     found, want = losses(tmp_path / "stopped"), losses(tmp_path / "one")
     assert list(found) == list(want)
     np.testing.assert_allclose(list(found.values()), list(want.values()), rtol=1e-4)
+
+
+@pytest.mark.slow
+def test_the_doctor_of_several_looks_at_each_machine_and_at_all_devices_together(tmp_path):
+    command = [sys.executable, "-m", "zoo", "launch", "--processes", "2", "--devices", "4", "--"]
+    command += ["-m", "zoo", "doctor", "--runs", str(tmp_path / "runs")]
+    done = subprocess.run(
+        command, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout.splitlines()[-1])
+    said = {each["subject"]: each["text"] for each in report["findings"]}
+    assert report["faults"] == 0 and said["processes"] == "0 of 2"
+    assert "over 4 devices" in said["links"]
+    assert "[1] ok       processes 1 of 2" in done.stderr
 
 
 def argv_with(family, folder, name, *, steps):
@@ -259,9 +273,35 @@ def test_what_processes_write_and_how_they_end_is_handed_on(program):
     assert ending(program, "0", "killed").returncode == 71
 
 
-def test_what_does_not_end_after_a_failure_is_ended(monkeypatch):
-    monkeypatch.setattr(launch, "GRACE_SECONDS", 0.5)
-    sleeps = [sys.executable, "-c", "import time; time.sleep(600)"]
-    processes = [subprocess.Popen(sleeps), subprocess.Popen([sys.executable, "-c", "exit(5)"])]
-    assert launch.ended(processes) == 5
-    assert processes[0].returncode == -signal.SIGKILL
+def test_what_does_not_end_after_a_failure_is_ended(program):
+    began = time.monotonic()
+    found = ending(program, "hang", "5")
+    assert found.returncode == 5 and "process 1 was the first to fail: code 5" in found.stderr
+    assert time.monotonic() - began < 30  # GRACE_SECONDS and a start
+
+
+def test_a_job_is_started_again_where_that_may_help(tmp_path):
+    """Three times in a row, and anew once a later step was saved; a mistake is nothing to repeat."""
+    program = tmp_path / "train.py"
+    program.write_text(
+        "import pathlib, sys\n"
+        "folder = pathlib.Path(sys.argv[sys.argv.index('--runs') + 1]) / 'gpt_stdlib'\n"
+        "starts = folder / 'starts'\n"
+        "count = len(starts.read_text()) + 1 if starts.exists() else 1\n"
+        "folder.mkdir(exist_ok=True); starts.write_text('x' * count)\n"
+        "if count == 2:\n"
+        "    (folder / 'checkpoints' / '4').mkdir(parents=True)\n"
+        "    (folder / 'checkpoints' / '4' / 'MANIFEST.json').write_text('{}')\n"
+        "sys.exit({1: 75, 2: 70, 3: 71, 4: 75}.get(count, int(sys.argv[sys.argv.index('--seed') + 1])))\n"
+    )
+    for last, retries, starts in (("0", "2", 5), ("2", "9", 5), ("70", "2", 5), ("71", "1", 4)):
+        folder = tmp_path / f"{last}-{retries}"
+        folder.mkdir()
+        command = [sys.executable, "-m", "zoo", "launch", "--processes", "1", "--retries", retries]
+        argv = ["gpt_stdlib", "--runs", str(folder), "--seed", last]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        found = subprocess.run(
+            [*command, str(program), *argv], env=environment, capture_output=True, text=True, timeout=120
+        )
+        assert len((folder / "gpt_stdlib" / "starts").read_text()) == starts, found.stderr
+        assert found.returncode == (75 if starts == 4 else int(last))

@@ -248,7 +248,9 @@ def test_sentencepiece_says_how_many_pieces_a_text_yields():
 
 def test_a_damaged_sentencepiece_model_is_refused(tmp_path):
     (tmp_path / "a.model").write_bytes(b"no model")
-    assert f"{tmp_path}/a.model: not a SentencePiece model" in refusal(SentencePieceTokenizer.read, tmp_path)
+    assert f"{tmp_path}/a.model: refused by the sentencepiece library" in refusal(
+        SentencePieceTokenizer.read, tmp_path
+    )
     (tmp_path / "b.model").write_bytes(b"nor this")
     assert "holds 2 .model files" in refusal(SentencePieceTokenizer.read, tmp_path)
 

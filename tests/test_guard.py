@@ -73,11 +73,12 @@ def test_a_skipped_batch_has_never_been(kind, sizes):
 def judged(guard, losses, nonfinite=()):
     """(parameters, told) after each of these losses, of a state whose parameter counts its updates."""
     state = TrainState(jnp.int32(0), jnp.float32(0), {}, None, guard=guard.first())
-    step = jax.jit(guard.judged)
+    verdict = jax.jit(guard.verdict)
     for number, loss in enumerate(losses):
-        new = dataclasses.replace(state, step=state.step + 1, params=state.params + 1)
-        state, told = step(state, new, jnp.float32(loss), jnp.bool_(number not in nonfinite))
-        yield state, told
+        found = verdict(state.guard, jnp.float32(loss), jnp.bool_(number not in nonfinite))
+        step, params = state.step + found.goes_on, state.params + found.applies
+        state = dataclasses.replace(state, step=step, params=params, guard=found.watch)
+        yield state, found.told
 
 
 def test_a_leap_is_so_many_deviations_above_the_last_accepted_losses():
@@ -229,7 +230,7 @@ def test_a_run_goes_back_so_often_and_no_more(text, capsys, monkeypatch):  # noq
     spoil(monkeypatch, {7, 11}, leaping)
     code, _, err = run(text, capsys, *BACK, "--guard.rewinds", "1")
     assert code == 5 and "the run went back 1 times (guard.rewinds)" in err
-    assert events_of(text.parent)[-1]["event"] == "stop"
+    assert [event["event"] for event in events_of(text.parent)][-2:] == ["stop", "error"]
 
 
 def test_a_run_that_cannot_go_back_is_refused_before_anything_is_written(text, capsys):  # noqa: F811

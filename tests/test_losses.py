@@ -158,3 +158,16 @@ def test_chunks_change_nothing_on_a_mesh(monkeypatch, sizes):
     loops = [text for text in step.as_text().split("\n\n") if "all-reduce(" in text and "ENTRY" not in text]
     inside = [line for text in loops for line in text.splitlines() if "all-reduce(" in line]
     assert not [line for line in inside if f"{V}" in line.split("all-reduce(")[0] or f"{V // 8}," in line]
+
+
+@pytest.mark.parametrize(("rows", "chunks"), [(1024, 1), (1025, 2), (3 * 1024, 3)])
+def test_logits_of_more_than_256_mib_come_in_as_many_chunks_as_that_holds(rows, chunks):
+    """A row of 2,048 words is 8 KiB: 32 of them a text, 1,024 texts, are 256 MiB."""
+    shapes = {"x": (rows, 32, 8), "table": (2048, 8), "targets": (rows, 32), "weights": (rows, 32)}
+    given = {name: jax.ShapeDtypeStruct(shape, jnp.float32) for name, shape in shapes.items()}
+
+    def loss(x, table, targets, weights):
+        return summed(with_drift, Partial(read, {"table": table}), x, targets, weights)
+
+    text = str(jax.make_jaxpr(loss)(**given))
+    assert text.count(f"length={chunks}") == (chunks > 1) and ("scan" in text) == (chunks > 1)

@@ -155,6 +155,7 @@ def test_three_are_told_with_their_flags_and_the_record_agrees(capsys):
     lines, record = told.out.splitlines(), json.loads(told.out.splitlines()[-1])
     assert "predicted" in lines[0]
     assert "480 rows, 491,520 tokens a step in every setting" in lines[1]
+    assert "pipeline, context and expert are not tried" in lines[2]
     assert record["predicted"] and record["batch_tokens"] == 480 * 1024
     assert len(record["best"]) == 3
     speeds = [each["tokens_per_s"][0] for each in record["best"]]

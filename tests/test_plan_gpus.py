@@ -1,6 +1,7 @@
 """Plans of GPU clusters: names, links, and an analytic report whose numbers follow from each other."""
 
 import json
+import types
 
 import pytest
 
@@ -8,8 +9,13 @@ import train
 from zoo.data import DataConfig, DialoguesConfig, MaskedConfig
 from zoo.errors import ConfigError
 from zoo.mesh import MeshConfig
+from zoo.plan import Request, estimate, expected
+from zoo.plan.analytic import Analytic
 from zoo.plan.chips import GPUS
+from zoo.plan.estimate import Estimate
+from zoo.plan.expected import Held, Memory
 from zoo.plan.gpus import cluster, neighbours
+from zoo.plan.roofline import Roofline
 from zoo.recipes import CONFIGS
 
 P = 124_475_904  # GPT-2's parameters with 50,304 stored rows of its table
@@ -95,8 +101,9 @@ def test_the_report_says_that_it_is_analytic_and_its_numbers_follow_from_each_ot
     assert record["links"] == {"data": "over the network, 1 a node", "fsdp": "over NVLink"}
     chip, parts = GPUS["h100"], 5
     sent = record["expected_wire_bytes"]
-    # In each of five parts gathers there and back and scattered sums over 8, then sums of an eighth over 4.
-    assert sent["fsdp"] == pytest.approx(parts * 3 * 7 / 8 * P * 2, rel=0.01)
+    # In each of five parts gathers there and back, of the table one, and scattered sums over 8, then sums of
+    # an eighth over 4.
+    assert sent["fsdp"] == pytest.approx(parts * (3 * P - 50_304 * 768) * 7 / 8 * 2, rel=0.01)
     assert sent["data"] == pytest.approx(parts * 2 * 3 / 4 * P / 8 * 2, rel=0.01)
     wires = sent["fsdp"] / chip.nvlink_bandwidth + sent["data"] / chip.network_bandwidth
     assert record["wire_overlapped_s"] == pytest.approx(wires)
@@ -131,3 +138,21 @@ def test_what_is_computed_again_costs_arithmetic_and_saves_memory(capsys):
     # A forward pass of the blocks without its last matmul: 8 D D of 12, of 85 of 163 parts of a token's sum.
     assert full["flops"] / plain["flops"] == pytest.approx(1.17, abs=0.02)
     assert full["total_bytes"] < plain["total_bytes"] / 3
+
+
+@pytest.mark.parametrize(("share", "is_said"), [(0.74, False), (0.76, True)])
+def test_what_jax_takes_at_its_start_is_three_quarters_and_who_needs_more_is_told_how(share, is_said):
+    chip, memory = GPUS["h100"], Memory(int(share * GPUS["h100"].hbm_bytes), 0)
+    made = Estimate(memory, 1.0, 1.0, {}, {}, Roofline(1.0, 1.0, 0.0, 0.0))
+    recipe = CONFIGS["gpt2"]
+    plan = Analytic(Request("h100:8x1"), recipe, chip, 8, 8, {"data": 8}, 1.0, 1.0, made)
+    assert any("XLA_PYTHON_CLIENT_MEM_FRACTION" in line for line in plan.lines()) == is_said
+
+
+def test_activations_go_to_memory_and_back_five_times(monkeypatch):
+    """Beside state and gradients, twice each; the weights of this model take nothing."""
+    monkeypatch.setattr(expected, "everything", lambda *args: 1e6)
+    monkeypatch.setattr(expected, "logits", lambda *args: 1e3)
+    known = Held(arguments=70, cast=0.0, gradients=8, summed=8, layer=0.0)
+    parts, config = types.SimpleNamespace(accumulate=1), CONFIGS["gpt2"].model
+    assert estimate.memory_traffic(parts, config, {}, None, known) == 5 * (1e6 + 1e3) + 2 * (70 + 8)

@@ -18,7 +18,7 @@ import train
 from zoo.models.gpt import GPTConfig
 from zoo.plan.abstract import tiled_size
 from zoo.plan.collectives import collectives_of
-from zoo.plan.matmuls import matmul_flops, meetings
+from zoo.plan.matmuls import made_anew, matmul_flops, meetings
 from zoo.plan.program import read_program
 from zoo.plan.traffic import memory_bytes
 
@@ -116,6 +116,19 @@ replica_groups={{0,1,2,3,4,5,6,7}}, use_global_device_ids=true, to_apply=%add
   ROOT %part = f32[8,16]{1,0:T(8,128)} dynamic-slice(%all-reduce.1, %zero, %zero), dynamic_slice_sizes={8,16}
 }
 
+%all-reduce-scatter.2 (one: bf16[16,8], two: bf16[8]) -> (bf16[2,8], bf16[1]) {
+  %one = bf16[16,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %two.1 = bf16[8]{0:T(256)(128)(2,1)} parameter(1)
+  %all-reduce.2 = (bf16[16,8]{1,0:T(8,128)(2,1)}, bf16[8]{0:T(256)(128)(2,1)}) all-reduce(%one, %two.1), \
+channel_id=8, replica_groups={{0,1,2,3,4,5,6,7}}, use_global_device_ids=true, to_apply=%add
+  %nought = s32[]{:T(128)} constant(0)
+  %sum.1 = bf16[16,8]{1,0:T(8,128)(2,1)} get-tuple-element(%all-reduce.2), index=0
+  %part.1 = bf16[2,8]{1,0:T(8,128)(2,1)} dynamic-slice(%sum.1, %nought, %nought), dynamic_slice_sizes={2,8}
+  %sum.2 = bf16[8]{0:T(256)(128)(2,1)} get-tuple-element(%all-reduce.2), index=1
+  %part.2 = bf16[1]{0:T(256)(128)(2,1)} dynamic-slice(%sum.2, %nought), dynamic_slice_sizes={1}
+  ROOT %parts = (bf16[2,8]{1,0:T(8,128)(2,1)}, bf16[1]{0:T(256)(128)(2,1)}) tuple(%part.1, %part.2)
+}
+
 %condition (p: (bf16[8,16], u32[])) -> pred[] {
   %four = u32[]{:T(128)} constant(4)
   %p = (bf16[8,16]{1,0:T(8,128)(2,1)S(1)}, u32[]{:T(128)}) parameter(0)
@@ -145,6 +158,9 @@ ENTRY %main (a: bf16[8,16], g: f32[64,16]) -> f32[8,16] {
   %loop = (bf16[8,16]{1,0:T(8,128)(2,1)S(1)}, u32[]{:T(128)}) while(%first), condition=%condition, body=%body
   %row = bf16[16]{0:T(256)(128)(2,1)} all-reduce(%a), channel_id=9, \
 replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, use_global_device_ids=true, to_apply=%add
+  %h = bf16[16,8]{1,0:T(8,128)(2,1)} bitcast(%a)
+  %both = (bf16[2,8]{1,0:T(8,128)(2,1)}, bf16[1]{0:T(256)(128)(2,1)}) fusion(%h, %row), kind=kCustom, \
+calls=%all-reduce-scatter.2
   ROOT %scattered = f32[8,16]{1,0:T(8,128)} fusion(%g), kind=kCustom, calls=%all-reduce-scatter
 }
 """
@@ -152,7 +168,8 @@ replica_groups=mesh['axis_0'=4,'axis_1'=2] {'axis_1'}, use_global_device_ids=tru
 
 def test_the_tpus_windowed_loops_and_fused_scatters_are_read_for_what_they_are():
     program = read_program(WINDOWED)
-    found = {c.kind: c for c in collectives_of(program, {"data": 4, "fsdp": 2})}
+    all_found = collectives_of(program, {"data": 4, "fsdp": 2})
+    found = {c.kind: c for c in all_found if c.dtype != "bf16" or c.kind != "reduce-scatter"}
     assert program.runs["body"] == 2
     assert not program.unknown_loops
     permute = found["permute"]
@@ -161,6 +178,8 @@ def test_the_tpus_windowed_loops_and_fused_scatters_are_read_for_what_they_are()
     scatter = found["reduce-scatter"]
     assert (scatter.axes, scatter.wire_bytes) == (("data", "fsdp"), 64 * 16 * 4 * 7 / 8)
     assert not scatter.overlapped
+    both = next(c for c in all_found if c.dtype == "bf16" and c.shape == (16, 8))  # two sums in one
+    assert (both.kind, both.wire_bytes) == ("reduce-scatter", (16 * 8 + 8) * 2 * 7 / 8)
     assert found["all-reduce"].axes == ("fsdp",)
     assert matmul_flops(program) == 2 * 2 * 8 * 8 * 16
 
@@ -343,3 +362,23 @@ def test_a_kernels_own_attributes_may_go_over_several_lines():
     assert list(program.computations["body"].instructions) == ["p", "x", "kernel", "i", "t"]
     assert program.computations["body"].root.name == "t"
     assert program.runs == {"body": 1.0, "main": 1.0}
+
+
+def test_what_a_kernel_makes_anew_is_all_but_two_of_its_products():
+    """Of splash's 2, 3 and 4 products the forward kernel repeats none, the backward ones 1 and 2."""
+    kernels = "\n".join(
+        f"  %{name}.1 = bf16[4,256,64]{{2,1,0}} custom-call(%q, %k), custom_call_target="
+        for name in ("splash_mha_fwd", "splash_mha_dq", "splash_mha_dkv")
+    ).replace("custom_call_target=", 'custom_call_target="tpu_custom_call"')
+    text = f"""HloModule jit_step, is_scheduled=true
+
+ENTRY %main (q: bf16[4,256,64], k: bf16[4,256,64]) -> bf16[4,256,64] {{
+  %q = bf16[4,256,64]{{2,1,0}} parameter(0)
+  %k = bf16[4,256,64]{{2,1,0}} parameter(1)
+{kernels}
+  ROOT %out = bf16[4,256,64]{{2,1,0}} bitcast(%splash_mha_dkv.1)
+}}
+"""
+    program, product = read_program(text), 2.0 * 4 * 256 * 64 * 256
+    assert matmul_flops(program) == (2 + 3 + 4) * product
+    assert made_anew(program) == pytest.approx((1 + 2) * product)

@@ -1,5 +1,7 @@
 """The alphabet and the table."""
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from zoo.lettered import ParamSpec, stored_size
 from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
-from zoo.reporter import unspread
+from zoo.reporter import bubble, unspread
 from zoo.sharding import LETTERS, RULES, check_axes, check_rows, pipeline_of, placement, shardings
 
 MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
@@ -167,3 +169,25 @@ def test_parameters_that_no_axis_takes_are_said_where_they_are_many():
     assert text.startswith("9") and "positions/table" in text
     assert unspread(specs, make_mesh(MeshConfig(fsdp=8, data=1))) == ""
     assert unspread(specs, make_mesh(MeshConfig(data=8))) == ""  # copies are what is meant
+    for axis in ("pipeline", "expert"):  # of one layer, a stage has all of it, and nobody an expert
+        layers = {"pipeline": 8, "expert": 1}[axis]
+        specs = zoo.create(dataclasses.replace(config, num_layers=layers)).abstract()
+        text = unspread(specs, make_mesh(MeshConfig(data=1, **{axis: 8})))
+        assert "positions/table" in text and "--mesh.fsdp would" in text
+
+
+@pytest.mark.parametrize(("whole", "is_said"), [(200, False), (208, True)])
+def test_two_parts_of_a_hundred_may_lie_whole(whole, is_said):
+    sizes = {"F": 9800, "D": whole}
+    specs = {letter: ParamSpec(letter, (n,), (n,), np.dtype("float32")) for letter, n in sizes.items()}
+    assert bool(unspread(specs, make_mesh(MeshConfig(tensor=8, data=1)))) == is_said
+
+
+def test_a_second_size_that_takes_the_rest_is_told_what_the_first_shall_be():
+    with pytest.raises(ConfigError, match="only one size may be -1; give data=1 too"):
+        MeshConfig(fsdp=-1)
+    assert MeshConfig(fsdp=-1, data=1).fsdp == -1
+
+
+def test_a_stage_of_a_pipeline_is_idle_while_the_others_fill_and_empty():
+    assert (bubble(1, 4), bubble(2, 4), bubble(4, 8)) == (0, 1 / 5, 3 / 11)

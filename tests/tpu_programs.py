@@ -1,6 +1,8 @@
 """What tiny train steps move between the chips of a slice, compiled by the TPU's compiler.
 
-    python tests/tpu_programs.py gpt v5e:2x4 8,1,1 1,8,1    ->  a line of JSON a mesh (data,fsdp,tensor)
+    python tests/tpu_programs.py gpt v5e:2x4 8,1,1 1,8,1,context=2    ->  a line of JSON a mesh
+
+A mesh is the sizes of data, fsdp and tensor, and those of other axes by their names.
 
 A script of its own, as the compiler is to start in a process without the test suite's settings of XLA.
 """
@@ -31,16 +33,24 @@ def tiny(family: str, rows: int):
     recipe = CONFIGS[f"{family}_stdlib"]
     names = {field.name for field in dataclasses.fields(recipe.model)}
     model = dataclasses.replace(recipe.model, **{k: v for k, v in SIZES.items() if k in names})
+    if family == "moe":
+        model = dataclasses.replace(model, d_ff=D, num_kv_heads=8)
     if family == "lstm":
         model = dataclasses.replace(model, num_layers=1)
     data = dataclasses.replace(recipe.data, length=T, batch_size=rows)
     return dataclasses.replace(recipe, model=model, data=data, optimizer=AdamW())
 
 
-def moved(family: str, place: Slice, sizes: tuple[int, ...]) -> dict:
+def config_of(text: str) -> MeshConfig:
+    first, others = text.split(",")[:3], text.split(",")[3:]
+    sizes = dict(zip(("data", "fsdp", "tensor"), first, strict=True))
+    sizes |= dict(other.split("=") for other in others)
+    return MeshConfig(**{axis: int(size) for axis, size in sizes.items()})
+
+
+def moved(family: str, place: Slice, config: MeshConfig) -> dict:
     """The collectives of a step, and the closed form, on a mesh; two rows for each chip."""
-    recipe = tiny(family, 2 * place.count)
-    mesh = place.mesh(MeshConfig(**dict(zip(("data", "fsdp", "tensor"), sizes, strict=True))))
+    recipe, mesh = tiny(family, 2 * place.count), place.mesh(config)
     given = abstract_data(recipe)
     parts = assembly.step_of(recipe, given)
     state, batch = placed_state(parts, mesh), placed_batch(parts.task, given, mesh)
@@ -59,4 +69,4 @@ def moved(family: str, place: Slice, sizes: tuple[int, ...]) -> dict:
 if __name__ == "__main__":
     prepare()
     for sizes in sys.argv[3:]:
-        print(json.dumps(moved(sys.argv[1], Slice(sys.argv[2]), tuple(int(n) for n in sizes.split(",")))))
+        print(json.dumps(moved(sys.argv[1], Slice(sys.argv[2]), config_of(sizes))))

@@ -169,12 +169,21 @@ def main(argv: list[str]) -> int:
 
     verb = verbs.add_parser("doctor", help="what this machine has, and what is wrong with it")
     verb.add_argument("--runs", default="runs", help="where runs are to be kept (runs)")
+    verb.add_argument("--cluster.coordinator", dest="coordinator", default="", help="as of train.py")
+    verb.add_argument("--cluster.processes", dest="processes", type=int, default=0, help="as of train.py")
+    verb.add_argument("--cluster.process", dest="process", type=int, default=-1, help="as of train.py")
     verb.set_defaults(run="doctor.examine")
 
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")
     verb.add_argument("--processes", type=int, default=2, help="how many (2)")
     verb.add_argument("--devices", type=int, default=0, help="virtual CPU devices in all (one for each)")
-    verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ...")
+    verb.add_argument(
+        "--retries",
+        type=int,
+        default=0,
+        help="starts again in a row, without a later step saved (0)",
+    )
+    verb.add_argument("command", nargs=argparse.REMAINDER, help="train.py RECIPE ..., or -- -m zoo doctor")
     verb.set_defaults(run="launch.launch")
 
     for name in ("generate", "chat", "score", "fill", "eval", "predict", "embed", "export"):

@@ -77,3 +77,17 @@ def value_of(metric: str, metrics: dict[str, float | None]) -> float:
         hint = nearest(metric, numbers) or f"; it has {', '.join(numbers)}"
         raise ConfigError(f"best={metric!r} is no metric of this run{hint}")
     return float(numbers[metric]) if math.isfinite(numbers[metric]) else math.nan
+
+
+def out_of_patience(recipe, state) -> bool:
+    """Whether as many evaluations as the recipe waits for have brought nothing better."""
+    return recipe.patience > 0 and int(state.best.waited) >= recipe.patience
+
+
+def kept(recipe, state, reporter) -> dict:
+    """Which parameters the run ends with, for its result and its log."""
+    step, waited = int(state.best.step), int(state.best.waited)
+    value = f"{recipe.best} {float(state.best.value):.4g}"
+    after = f", the {waited} evaluations after it brought nothing better" if waited else ""
+    reporter.bar.note(f"best     step {step}, {value}{after}")
+    return {"best_step": step, "evaluations_since_best": waited}

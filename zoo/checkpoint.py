@@ -31,7 +31,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from zoo import cluster, manifest, sharding, steps
+from zoo import cluster, faults, manifest, sharding, steps
 from zoo.digest import digest_of, looked_at
 from zoo.errors import CheckpointError, NumericsError, StorageError, first_line, storage_errors
 
@@ -160,8 +160,10 @@ class Checkpoints:
     def _finish(self, step: int, meta: dict[str, Any]) -> None:
         """Waits for Orbax, seals what it has written, deletes what is too old. In the background."""
         self._orbax.wait_until_finished()
+        faults.reach("save", step)
         if cluster.is_first():
             self._seal(step, meta)
+            faults.reach("sealed", step)
             self._prune()
 
     def _seal(self, step: int, meta: dict[str, Any]) -> None:

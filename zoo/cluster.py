@@ -11,6 +11,9 @@ and alone everywhere else, at no cost. The first process owns the run's folder: 
 finds there is what all go by, so no decision hangs on a file that one sees and another does not yet. Errors
 that a person can mend travel with it: all leave, with its line and its exit code.
 
+Before the first step all compare what they are about to do (`check_alike`) and whether they see one folder
+(`check_shared`): what differs would show as a hang, or as numbers that nobody can explain.
+
 A process that fails leaves without a farewell, as the runtime's would wait for the others; they are ended by
 the runtime when its heartbeats stay away.
 """
@@ -18,22 +21,27 @@ the runtime when its heartbeats stay away.
 import importlib.util
 import json
 import os
-import signal
 import sys
+import time
+import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import jax
 import numpy as np
 
 from zoo import errors
-from zoo.errors import PREEMPTED, ConfigError, UserError
+from zoo.errors import PREEMPTED, ConfigError, UserError, storage_errors
 
 # What the runtime and Gloo say where another process is gone.
 SIGNS_OF_LOSS = ("heartbeat timeout", "Connection closed by peer", "Connection reset by peer", "UNAVAILABLE")
 
 Found = TypeVar("Found")
+
+FAREWELL_SECONDS = 60  # for the others to come to the end of a run too
+SEEN_SECONDS = 5.0  # for a file of the first process to show on another host
 
 TPU = "TPU"
 # {launcher: the variable that counts its tasks}
@@ -58,7 +66,7 @@ class ClusterConfig:
     """Which of them this is, from 0; -1: as the launcher says."""
     start_seconds: int = 300
     """How long to wait for the others at the start."""
-    heartbeat_seconds: int = 30
+    heartbeat_seconds: int = 10
     """After how long a silence a process counts as lost, and all are ended."""
 
     def __post_init__(self):
@@ -86,8 +94,11 @@ def join(config: ClusterConfig) -> None:
     if config.coordinator:
         given = {"coordinator_address": config.coordinator, "num_processes": config.processes}
         given |= {"process_id": config.process, "cluster_detection_method": "deactivate"}
+        if config.coordinator.startswith(("127.0.0.1:", "localhost:")):  # nobody else's business
+            given["coordinator_bind_address"] = config.coordinator
     timeouts = {"initialization_timeout": config.start_seconds}
     timeouts["heartbeat_timeout_seconds"] = config.heartbeat_seconds
+    timeouts["shutdown_timeout_seconds"] = FAREWELL_SECONDS
     try:
         jax.distributed.initialize(**given, **timeouts)
     except (ValueError, RuntimeError) as error:
@@ -123,6 +134,11 @@ def is_first() -> bool:
     return not is_several() or jax.process_index() == 0
 
 
+def index() -> int:
+    """Which of the processes this is, from 0."""
+    return jax.process_index() if is_several() else 0
+
+
 def stderr() -> TextIO:
     """Where progress goes: the first process's stderr. Errors go to everybody's own."""
     return sys.stderr if is_first() else open(os.devnull, "w")
@@ -155,6 +171,20 @@ def told(said: dict[str, Any]) -> dict[str, Any]:
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(padded)).tobytes())
 
 
+def gathered(said: dict[str, Any]) -> list[dict[str, Any]]:
+    """What every process says, in all of them, by their numbers."""
+    if not is_several():
+        return [said]
+    from jax.experimental import multihost_utils
+
+    text = np.frombuffer(json.dumps(said).encode(), np.uint8)
+    lengths = np.ravel(multihost_utils.process_allgather(np.int32(len(text))))
+    padded = np.zeros(max(lengths), np.uint8)
+    padded[: len(text)] = text
+    texts = np.asarray(multihost_utils.process_allgather(padded))
+    return [json.loads(text[:length].tobytes()) for text, length in zip(texts, lengths, strict=True)]
+
+
 def everywhere(is_so: bool) -> bool:
     """Whether it is so in every process."""
     if not is_several():
@@ -164,31 +194,42 @@ def everywhere(is_so: bool) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.array(is_so))))
 
 
-class StopRequest:
-    """SIGTERM or SIGINT: the loop saves the step it is at and leaves; of one process a second one leaves at
-    once. Where one of several hears it, all leave at one step."""
+def check_alike(facts: dict[str, Any], differences: Callable[[dict, dict], list[str]]) -> None:
+    """Whether all processes are about to do the same. Raises ConfigError in all where one is not, with what
+    `differences` finds between the first's facts and its."""
+    first, *others = gathered(facts)
+    for process, theirs in enumerate(others, 1):
+        if found := differences(first, theirs):
+            raise ConfigError(
+                f"process {process} is about to do something else than process 0 ({'; '.join(found)}); start "
+                "all with the same command, code and data"
+            )
 
-    def __init__(self):
-        self.requested = self._is_handed_on = False
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._received)
 
-    def is_due(self, step: int) -> bool:
-        """Whether to save and leave at this step. To be asked at every step."""
-        if not is_several():
-            return self.requested
-        if self.requested and not self._is_handed_on:  # the runtime has heard no SIGTERM itself
-            self._is_handed_on = True
-            os.kill(os.getpid(), signal.SIGTERM)
-        from jax.experimental import multihost_utils
+def check_shared(folder: Path) -> None:
+    """Whether all processes see the folder that the first writes to. Raises ConfigError in all where one
+    does not."""
+    if not is_several():
+        return
+    path = folder / ".seen"
 
-        return multihost_utils.reached_preemption_sync_point(step)
+    def written() -> str:
+        token = uuid.uuid4().hex
+        with storage_errors(folder):
+            path.write_text(token)
+        return token
 
-    def _received(self, number, _):
-        if self.requested:
-            os._exit(128 + number)
-        self.requested = True
-        print("\nstopping after this step; again to leave at once", file=sys.stderr)
+    token, until = from_first(written), time.monotonic() + SEEN_SECONDS
+    while not (sees := path.is_file() and path.read_text() == token) and time.monotonic() < until:
+        time.sleep(0.1)
+    blind = [process for process, said in enumerate(gathered({"sees": sees})) if not said["sees"]]
+    if is_first():
+        path.unlink(missing_ok=True)
+    if blind:
+        raise ConfigError(
+            f"{folder} is another folder for process {', '.join(map(str, blind))} than for process 0; give a "
+            "folder that all see with --runs"
+        )
 
 
 def is_lost(error: Exception) -> bool:
@@ -203,5 +244,6 @@ def leave(exit_code: int) -> None:
     if exit_code in (0, PREEMPTED):
         jax.distributed.shutdown()
         return
-    sys.stdout.flush(), sys.stderr.flush()
-    os._exit(exit_code)
+    from zoo.ending import die
+
+    die(exit_code)

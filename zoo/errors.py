@@ -42,7 +42,7 @@ class CheckpointError(UserError):
 
 
 class NumericsError(UserError):
-    """A loss or gradient that is not finite (exit 5)."""
+    """Numbers that are not finite or leap, or bits that are not the same twice (exit 5)."""
 
     exit_code = 5
 

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-from zoo import cluster
+from zoo import cluster, faults
 from zoo.receipts import digest_of
 from zoo.sharding import place_rows
 
@@ -50,9 +50,10 @@ class Feed:
         return next(self._waiting)
 
     def _given(self, step: int) -> Fed:
+        faults.reach("data", step)
         dataset, number = self._dataset, step - 1 + self.offset
         places_B2 = dataset.places(number, range(dataset.cfg.batch_size)) if cluster.is_first() else None
-        batch = placed_batch(dataset, self._task, self._mesh, number)
+        batch = faults.poisoned(placed_batch(dataset, self._task, self._mesh, number), step)
         return Fed(step, batch, "" if places_B2 is None else digest_of(places_B2))
 
 

@@ -20,7 +20,7 @@ again.
 import dataclasses
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +69,7 @@ class Guard:
         return self.audit_every > 0 and step % self.audit_every == 0
 
     @property
-    def rewinds_at_all(self) -> bool:
+    def may_rewind(self) -> bool:
         """Whether the run may go back."""
         return self.action == "rewind"
 
@@ -80,7 +80,7 @@ class Guard:
 
     def check(self, *, save_every: int, keep: int) -> None:
         """ConfigError where a run could not go back as far as it is to, or would meet the batch again."""
-        if not self.rewinds_at_all or not save_every:
+        if not self.may_rewind or not save_every:
             return
         if (keep - 1) * save_every < self.rewind_steps:
             raise ConfigError(
@@ -109,18 +109,12 @@ class Guard:
         counts = {field.name: make((), jnp.int32) for field in dataclasses.fields(Watch)}
         return Watch(**counts | {"losses": make((self.window,), jnp.float32) if self.spike else None})
 
-    def judged(self, old, new, loss, finite):
-        """(the state that stays, what to tell of it) of the state before a step and the one after it.
-
-        Told: whether the loss is a leap; and of updates that were not applied whether this is one, and how
-        many they are in a row and in all.
-        """
-        watch = old.guard
+    def verdict(self, watch: "Watch | None", loss, finite) -> "Verdict":
+        """What becomes of a step, before its update is computed, with what is known of the steps before."""
         if watch is None:
-            return jax.tree.map(lambda new, old: jnp.where(finite, new, old), new, old), {}
+            return Verdict(finite, finite, None, {})
         is_spike = finite & self._leaps(watch, loss)
         is_good = finite & ~is_spike
-        state = jax.tree.map(lambda new, old: jnp.where(is_good, new, old), new, old)
         in_a_row = jnp.where(is_good, 0, watch.in_a_row + 1)
         losses = watch.losses
         if losses is not None:
@@ -133,16 +127,27 @@ class Guard:
             applied=watch.applied + is_good,
             losses=losses,
         )
-        goes_on = finite | (self.nonfinite == "skip")
-        state = dataclasses.replace(state, step=jnp.where(goes_on, new.step, old.step), guard=watch)
         told = {"spike": is_spike, "skipped": ~is_good, "in_a_row": in_a_row, "all_skipped": watch.skipped}
-        return state, told
+        return Verdict(is_good, finite | (self.nonfinite == "skip"), watch, told)
 
     def _leaps(self, watch, loss):
         if watch.losses is None:
             return jnp.zeros((), bool)
         highest = watch.losses.mean() + self.spike * watch.losses.std()
         return (watch.applied >= self.window) & (loss > highest)
+
+
+class Verdict(NamedTuple):
+    """What becomes of a step; booleans of a compiled program."""
+
+    applies: Any
+    """Whether its update is made."""
+    goes_on: Any
+    """Whether the step counts, so that the next one sees other data."""
+    watch: "Watch | None"
+    told: dict[str, Any]
+    """Whether the loss is a leap; and of updates that were not made whether this is one, and how many they
+    are in a row and in all. Empty where nothing is watched."""
 
 
 @jax.tree_util.register_dataclass

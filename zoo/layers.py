@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 from zoo.lettered import Lettered, stored_size
-from zoo.sharding import constrain, spread
+from zoo.sharding import Copies, constrain, on_each_part, spread
 
 ACTIVATIONS: dict[str, Callable] = {
     "gelu": lambda x: jax.nn.gelu(x, approximate=False),  # the erf form of arXiv 1606.08415 (BERT, nanoGPT)
@@ -128,8 +128,16 @@ class Embed(nn.Module):
         """Of each row, where the table holds whole numbers (zoo/models/quantised.py); else None."""
         return self.get_variable("params", "table_scale")
 
+    def copies(self):
+        """Of the table, for each part of a batch (zoo/models/copies.py); None where there are none."""
+        return self.get_variable("params", "table_copies")
+
     def __call__(self, ids_BT, dtype):
-        x_BTD, scale_V = lookup(self.table, ids_BT, self.rows), self.scale()
+        copies, scale_V = self.copies(), self.scale()
+        if copies is not None and ids_BT.ndim == 2 and len(copies.value) == spread("B", ids_BT.shape[:1]):
+            x_BTD = lookup_in_copies(copies, ids_BT, self.rows)
+        else:
+            x_BTD = lookup(self.table, ids_BT, self.rows)
         if scale_V is not None:
             x_BTD = x_BTD * jnp.take(scale_V, ids_BT, mode="clip")[..., None]
         return x_BTD.astype(dtype)
@@ -143,7 +151,10 @@ class Embed(nn.Module):
         """
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         x_BD = x.reshape(-1, x.shape[-1])  # one long batch of positions
-        table_VD = constrain(self.table.astype(x.dtype), self.rows + ".")
+        copies, table_VD = self.copies(), self.table
+        if copies is not None and len(copies.value) == 1:  # on a part of the batch
+            table_VD = copies.value[0]
+        table_VD = constrain(table_VD.astype(x.dtype), self.rows + ".")
         logits_BV = against_rows(x_BD, table_VD, dtype)
         if (scale_V := self.scale()) is not None:
             logits_BV *= scale_V
@@ -179,6 +190,17 @@ def lookup(table_VD, ids_BT, rows: str):
     the same axis as the batch would otherwise gather the whole batch."""
     x_BTD = jnp.take(constrain(table_VD, rows + "."), ids_BT, axis=0, mode="clip")
     return constrain(x_BTD, "BT"[: ids_BT.ndim] + "D")
+
+
+def lookup_in_copies(copies: Copies, ids_BT, rows: str):
+    """The same, each part of a batch in its own copy; gradients are added up in at least float32 there."""
+
+    def on_part(copies, ids_BT):
+        table_VD = copies.value[0]
+        wide = jnp.promote_types(table_VD.dtype, jnp.float32)
+        return {}, lookup(table_VD.astype(wide), ids_BT, rows).astype(table_VD.dtype)
+
+    return on_each_part(on_part, copies.value.shape[1], copies, ids_BT)[1]
 
 
 class LayerNorm(nn.Module):

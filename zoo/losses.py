@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.tree_util import Partial
 
-from zoo.sharding import on_each_part, spread
+from zoo.sharding import Copies, is_copies, on_each_part, spread
 
 CHUNK_BYTES = 256 << 20
 """Logits that a device holds at a time. Below twice the model's width in positions, what is added to the
@@ -85,11 +85,11 @@ def _summed(sums, chunks, words, readout, x_BTD, rows):
 
 
 def _forward(sums, chunks, words, readout, x_BTD, rows):
-    leaves, tree = jax.tree.flatten(readout)
-    values, x_BTD = [leaf.value for leaf in leaves], x_BTD.value
-    rows = jax.tree.map(lambda row: row.value, rows)
-    read = is_read(jax.tree.unflatten(tree, values), x_BTD)
-    learns = [leaf.perturbed and looked_at for leaf, looked_at in zip(leaves, read, strict=True)]
+    perturbed = [leaf.perturbed for leaf in jax.tree.leaves(readout)]
+    readout, x_BTD, rows = jax.tree.map(lambda leaf: leaf.value, (readout, x_BTD, rows))
+    values, tree = jax.tree.flatten(readout, is_leaf=is_copies)
+    read = is_read(readout, x_BTD)
+    learns = [learned and looked_at for learned, looked_at in zip(perturbed, read, strict=True)]
     kept = [value if not learned else None for value, learned in zip(values, learns, strict=True)]
     learned = [value for value, learned in zip(values, learns, strict=True) if learned]
 
@@ -111,12 +111,12 @@ def _forward(sums, chunks, words, readout, x_BTD, rows):
 
         given = chunked((x_BTD, *rows), chunks)
         x_RD, *first = jax.tree.map(lambda x: x[0], given)
-        start = zeros(lambda: ([wide(w) for w in learned], loss(learned, x_RD, first)[1]))
+        start = zeros(lambda: (jax.tree.map(wide, learned), loss(learned, x_RD, first)[1]))
         total, dx_CRD = jax.lax.scan(add, start, given)
         return total, joined(dx_CRD, x_BTD.shape)
 
     (d_learned, total), dx_BTD = on_each_part(part, words, (learned, kept), x_BTD, *rows)
-    more = iter([d.astype(value.dtype) for d, value in zip(d_learned, learned, strict=True)])
+    more = iter(jax.tree.map(lambda d, value: d.astype(value.dtype), d_learned, learned))
     d_readout = jax.tree.unflatten(tree, [next(more) if value is None else None for value in kept])
     return total, (d_readout, dx_BTD)
 
@@ -131,8 +131,9 @@ _summed.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 def is_read(readout, x_BTD) -> list[bool]:
-    """Which of the parameters that a readout is given it looks at."""
-    leaves, tree = jax.tree.flatten(readout)
+    """Which of the parameters that a readout is given it looks at, on a part of the positions."""
+    of_part = jax.tree.map(lambda x: Copies(x.value[:1]) if is_copies(x) else x, readout, is_leaf=is_copies)
+    leaves, tree = jax.tree.flatten(of_part)
     x = jnp.zeros((1, *x_BTD.shape[2:]), x_BTD.dtype)
     jaxpr = jax.make_jaxpr(lambda leaves: jax.tree.unflatten(tree, leaves)(x))(leaves).jaxpr
     read = {id(variable) for equation in jaxpr.eqns for variable in equation.invars}

@@ -50,7 +50,11 @@ class MeshConfig:
             if size < 1 and size != -1:
                 raise ConfigError(f"{axis}={size} must be a positive number, or -1 for the rest")
         if list(sizes.values()).count(-1) > 1:
-            raise ConfigError(f"{describe(sizes).removeprefix('mesh ')}: only one size may be -1")
+            rest = [axis for axis, size in sizes.items() if size == -1]
+            raise ConfigError(
+                f"{describe(sizes).removeprefix('mesh ')}: only one size may be -1; give "
+                f"{' and '.join(f'{axis}=1' for axis in rest[:-1])} too, or how many it shall be"
+            )
 
     @property
     def sizes(self) -> dict[str, int]:

@@ -1,15 +1,14 @@
 """What a person and metrics.jsonl see of a run, one step late: the device works while numbers are read."""
 
 import contextlib
-import json
 import math
 
 import jax
 import numpy as np
 
-from zoo import cluster, kernels, metrics, optim, sharding, throughput
+from zoo import cluster, events, kernels, metrics, optim, sharding, throughput
 from zoo.checkpoint import named_leaves
-from zoo.errors import NumericsError, storage_errors
+from zoo.errors import NumericsError
 from zoo.mesh import describe
 from zoo.optim.finetune import without
 from zoo.progress import Progress
@@ -36,7 +35,7 @@ class Reporter:
         self.last_loss = next((r["loss"] for r in before if r["step"] == start and "loss" in r), None)
         self._evaluated = {record["step"] for record in before if "eval_loss" in record}
         self._recipe, self._model, self._mesh, self._log, self._pending = recipe, model, mesh, log, None
-        self._receipts, self._events = receipts, log.path.with_name("events.jsonl")
+        self._receipts = receipts
         # Of all steps at once, before the first: one small program, and nothing to ask a busy device for.
         rate = optim.learning_rate(recipe.optimizer, recipe.schedule, recipe.steps)
         self._rates = np.asarray(jax.jit(jax.vmap(rate))(np.arange(recipe.steps)))
@@ -60,8 +59,8 @@ class Reporter:
         rows = self._recipe.data.batch_size // self._recipe.accumulate
         stages, parts = sharding.pipeline_of(rows, self._mesh)
         if stages > 1:
-            idle = (stages - 1) / (parts + stages - 1)
-            lines["pipeline"] = f"{stages} stages, {parts} micro-batches, each stage idle for {idle:.0%}"
+            idle = f"each stage idle for {bubble(stages, parts):.0%}"
+            lines["pipeline"] = f"{stages} stages, {parts} micro-batches, {idle}"
         if text := unspread(self._model.abstract(), self._mesh):
             lines["memory"] = text
         for name, text in lines.items():
@@ -96,9 +95,7 @@ class Reporter:
 
     def event(self, kind, step, text, **facts):
         """Something that a person should know of a step: a line of events.jsonl, and one above the bar."""
-        if cluster.is_first():
-            with storage_errors(self._events), self._events.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(metrics.finite({"event": kind, "step": step, **facts})) + "\n")
+        events.write(kind, step=step, **facts)
         self.bar.note(f"{kind:8} step {step}: {text}")
 
     def went_back(self, step):
@@ -136,6 +133,8 @@ class Reporter:
         self._receipts.write(receipt._replace(is_applied=not skipped))
         if skipped:
             self._refused(receipt, numbers)
+        elif not math.isfinite(numbers["param_norm"]):
+            self._overflowed(step, numbers)
         self.speed.step()
         self.bar.advance(step)
         self.last_loss = float(numbers["loss"])
@@ -148,15 +147,24 @@ class Reporter:
             record |= {"skipped": skips} if skips else {}
             self.bar.show(self._log.write(step, **record))
 
+    def _last_good(self):
+        return f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
+
+    def _overflowed(self, step, numbers):
+        """Finite gradients have led to parameters that are not: the end of the run, which stores nothing."""
+        what = f"{wrong_numbers(numbers)}: the update of a finite gradient overflowed"
+        self.event("stop", step, what, loss=numbers["loss"])
+        raise NumericsError(f"step {step}: {what}; {self._last_good()}; lower the learning rate")
+
     def _refused(self, receipt, numbers):
         """An update was not applied: an event, or the end of the run."""
         guard, step = self._recipe.guard, receipt.step
-        last = f"the last good checkpoint is step {self.saved}" if self.saved else "nothing was saved yet"
+        last = self._last_good()
         why = "not finite" if not numbers["finite"] else f"a leap of more than {guard.spike:g} deviations"
         what = f"{wrong_numbers(numbers)}: {why}, so the update was not applied"
         ends = not numbers["finite"] and guard.nonfinite == "stop"
         facts = {"batch": receipt.batch, "digest": receipt.digest, "finite": bool(numbers["finite"])}
-        facts |= {"loss": numbers["loss"], "in_a_row": numbers.get("in_a_row", 1)}
+        facts |= metrics.finite({"loss": numbers["loss"], "in_a_row": numbers.get("in_a_row", 1)})
         self.event("stop" if ends else "skip", step, what, **facts)
         if ends:
             raise NumericsError(
@@ -179,10 +187,15 @@ def wrong_numbers(numbers) -> str:
     return ", ".join(f"{text} {numbers[name]:.5g}" for name, text in (bad or {"loss": "loss"}).items())
 
 
+def bubble(stages: int, parts: int) -> float:
+    """The share of a step for which a stage of a pipeline has nothing to do (zoo/models/stack.py)."""
+    return (stages - 1) / (parts + stages - 1)
+
+
 def unspread(specs, mesh) -> str:
     """What lies whole on every device of a mesh that is meant to share parameters, if that is more than
     TOLERATED of their bytes; empty where it is not."""
-    if mesh.shape["fsdp"] == mesh.shape["tensor"] == 1:
+    if all(mesh.shape[axis] == 1 for axis in ("pipeline", "fsdp", "expert", "tensor")):
         return ""
     sizes, whole = {}, {}
     placed = named_leaves(sharding.shardings(specs, mesh))
@@ -194,6 +207,8 @@ def unspread(specs, mesh) -> str:
     if share <= TOLERATED:
         return ""
     largest = ", ".join(sorted(whole, key=whole.get, reverse=True)[:3])
+    remedy = "" if mesh.shape["fsdp"] > 1 else ", --mesh.fsdp would"
     return (
-        f"{share:.1%} of the parameters lie whole on every device: {largest}; no axis of this mesh takes them"
+        f"{share:.1%} of the parameters lie whole on every device: {largest}; no axis of this mesh takes "
+        f"them{remedy}"
     )

@@ -18,7 +18,7 @@ def gone_back(recipe, state, numbers, checkpoints: Checkpoints, restore: Callabl
     guard, step = recipe.guard, int(state.step)
     loss = f"loss {float(numbers['loss']):.5g}, a leap of more than {guard.spike:g} deviations"
     if int(state.guard.rewound) >= guard.rewinds:
-        reporter.event("stop", step, loss, loss=numbers["loss"], rewinds=guard.rewinds)
+        reporter.event("stop", step, loss, loss=float(numbers["loss"]), rewinds=guard.rewinds)
         raise NumericsError(
             f"step {step}: {loss}, and the run went back {guard.rewinds} times (guard.rewinds); lower the "
             "learning rate, or look at the data"
@@ -31,6 +31,6 @@ def gone_back(recipe, state, numbers, checkpoints: Checkpoints, restore: Callabl
         back = int(before.step)
         skipped = [back + state.offset, back + int(watch.offset) - 1]
         text = f"{loss}; back to step {back}, batches {skipped[0]} to {skipped[1]} are skipped"
-        reporter.event("rewind", step, text, loss=numbers["loss"], to=back, skipped=skipped)
+        reporter.event("rewind", step, text, loss=float(numbers["loss"]), to=back, skipped=skipped)
         reporter.went_back(back)
     return dataclasses.replace(before, guard=watch)

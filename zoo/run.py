@@ -4,6 +4,7 @@ runs/NAME/config.json      the recipe, the digest of its data, versions; also be
                            which is what a later start is compared with
 runs/NAME/metrics.jsonl    numbers by step
 runs/NAME/receipts.txt     what every step saw
+runs/NAME/events.jsonl     what happened beside: stops, faults, checkpoints passed over
 runs/NAME/checkpoints/     the train state by step
 runs/NAME/tokenizer/       what turns text into this model's tokens
 runs/NAME/samples.txt      text written at the end
@@ -12,9 +13,11 @@ runs/NAME/result.json      the last line of stdout, once the run is complete
 
 import contextlib
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
+import platform
 import socket
 import time
 from pathlib import Path
@@ -47,7 +50,9 @@ class RunFolder:
         }
         self._lock: Any = None
         try:
+            cluster.check_alike(self.settings | code(), differing_starts)
             cluster.from_first(self._take)
+            cluster.check_shared(self.path)
         except BaseException:
             self.close()
             raise
@@ -180,6 +185,27 @@ def versions() -> dict[str, str]:
     """Of the libraries that decide a run's numbers."""
     names = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     return {name: importlib.metadata.version(name) for name in names}
+
+
+def code() -> dict[str, str]:
+    """Which code runs, and by which Python."""
+    root, digest = Path(__file__).parent, hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + path.read_bytes())
+    return {"code": digest.hexdigest()[:16], "python": platform.python_version()}
+
+
+# What may differ between the processes of one run: who they are, and where things lie on their hosts.
+PRIVATE = {
+    *("recipe.cluster.process", "recipe.runs"),
+    *("recipe.data.path", "recipe.data.vocab_path", "recipe.data.template"),
+}
+
+
+def differing_starts(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """'seed: 0 -> 1' for everything that one process is about to do otherwise than the first."""
+    found = config.semantic_differences(first, other, PRIVATE)
+    return [line.removeprefix("recipe.") for line in found]
 
 
 def recipe_of(folder: str | os.PathLike) -> Recipe:

@@ -19,6 +19,7 @@ automatic axes: the compiler inserts the collectives that the placements imply.
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -189,11 +190,32 @@ def divides(letter: str, size: int) -> bool:
     return spread(letter, (size,)) == spread(letter, (0,))
 
 
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["value"], meta_fields=[])
+@dataclass(frozen=True)
+class Copies:
+    """A parameter as an array [n, ...] with a copy for each of n parts of a batch: what a part adds to its
+    gradient stays in its copy, and the copies are summed once."""
+
+    value: Any
+
+
+def copied(x, letters: str, rows: int) -> Copies:
+    """A parameter of these letters, copied for each part that the table makes of `rows` rows."""
+    x = constrain(x, letters)  # and so its gradient: the sum over copies is scattered
+    copies = jnp.broadcast_to(x, (spread("B", (rows,)), *x.shape))
+    return Copies(constrain(copies, "B" + letters.replace("D", ".").replace("E", ".")))
+
+
+def is_copies(x) -> bool:
+    return isinstance(x, Copies)
+
+
 def on_each_part(f: Callable, words: int, whole, *rows):
     """`f(whole, *rows)` on the positions that each device holds: (sums, more rows), the sums added up once.
 
-    `rows` are arrays [B, T, ...], placed as logits of `words` words have their positions. Inside, `constrain`
-    speaks of the other mesh axes alone.
+    `rows` are arrays [B, T, ...], placed as logits of `words` words have their positions. Of Copies in
+    `whole` each part sees its own, [1, ...]; sums that are Copies are added up for each copy. Inside,
+    `constrain` speaks of the other mesh axes alone.
     """
     mesh = jax.sharding.get_abstract_mesh()
     spec = PartitionSpec() if mesh.empty else placement("BTV", (*rows[0].shape[:2], words), mesh)
@@ -201,18 +223,28 @@ def on_each_part(f: Callable, words: int, whole, *rows):
     if not axes_of(part):
         return f(whole, *rows)
 
+    def place(x):
+        return PartitionSpec(spec[0]) if is_copies(x) else PartitionSpec()
+
     def on_part(whole, *rows):
         sums, more = f(whole, *rows)
         return jax.tree.map(lambda x: x[None], sums), more
 
     sums, more = jax.shard_map(
         on_part,
-        in_specs=(PartitionSpec(), *[part] * len(rows)),
+        in_specs=(jax.tree.map(place, whole, is_leaf=is_copies), *[part] * len(rows)),
         out_specs=(PartitionSpec(axes_of(part)), part),
         axis_names=set(axes_of(part)),
         check_vma=False,
     )(whole, *rows)
-    return jax.tree.map(lambda x: x.sum(0), sums), more
+    count = spread("B", rows[0].shape[:1])
+
+    def added(x):
+        if is_copies(x):
+            return Copies(x.value.reshape(count, -1, *x.value.shape[2:]).sum(1))
+        return x.sum(0)
+
+    return jax.tree.map(added, sums, is_leaf=is_copies), more
 
 
 def split(rows, parts: int):

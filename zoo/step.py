@@ -23,6 +23,7 @@ from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
 from zoo.guard import Guard
 from zoo.lettered import ParamSpec
+from zoo.models.copies import with_copies
 from zoo.models.pure import Model
 from zoo.optim import precision
 from zoo.optim.finetune import overlaid, without
@@ -133,39 +134,58 @@ class TrainStep:
         return judge
 
     def step(self, state: TrainState, batch, teacher_params=None) -> tuple[TrainState, dict]:
-        """One update, applied only where the loss, the gradient and what would be stored are finite, and
-        where the guard sees no leap of the loss.
+        """One update, made only where the loss and the gradient are finite and the guard sees no leap.
 
         Metrics: loss (mean nats, and what the layers ask for beside), grad_norm (before clipping),
-        param_norm, finite (whether all of that is), what the guard tells, and by their names what the layers
-        say of themselves (Model.watched) under "gauges".
+        param_norm, finite (whether the first two are, and what rows remember), what the guard tells, and by
+        their names what the layers say of themselves (Model.watched) under "gauges". A param_norm that is
+        not finite is an update that overflowed: whoever sees it has to stop.
         """
         gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
         gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), precision.wide(gradients))
         loss, norm = sums["loss"] / weight, optax.tree.norm(gradients)
-        if self.clip_norm:
-            scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
-            gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+        # Moments are finite where the squares of the gradient add up to what is; what rows remember is seen
+        # by no loss where their last targets do not count.
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(carry)
+        verdict = self.guard.verdict(state.guard, loss, finite)
 
         if self.offload:
             opt_state, gradients = offload.fetched(state.opt_state, gradients)
             state = dataclasses.replace(state, opt_state=opt_state)
-        trained = without(state.params, self.frozen)
-        key = jax.random.fold_in(self._key(state), ROUNDING)
-        params, exact, opt_state = precision.updated(
-            self.tx, gradients, state.opt_state, trained, param_dtype=self.param_dtype, key=key
+        # A branch, and no choice between the numbers of two states: that would read both, and keep both.
+        trained, average = without(state.params, self.frozen), without(state.average, self.frozen)
+        old, key = (trained, state.opt_state, average), self._key(state)
+        new = jax.lax.cond(
+            verdict.applies, self._updated, lambda old, *_: old, old, gradients, norm, state.step, key
         )
-        params, average = overlaid(state.params, params), self._averaged(state, exact)
-        new = TrainState(state.step + 1, params, opt_state, average, carry, state.best, state.guard)
-        param_norm = optax.tree.norm(precision.wide(params))
-        # Moments are finite where the squares of the gradient add up to what is; what rows remember is seen
-        # by no loss where their last targets do not count.
-        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & jnp.isfinite(param_norm) & all_finite(carry)
-        state, told = self.guard.judged(state, new, loss, finite)
+        trained, opt_state, average = new
+        state = TrainState(
+            step=state.step + verdict.goes_on.astype(jnp.int32),
+            params=overlaid(state.params, trained),
+            opt_state=opt_state,
+            average=None if state.average is None else overlaid(state.average, average),
+            carry=jax.tree.map(lambda new, old: jnp.where(verdict.applies, new, old), carry, state.carry),
+            best=state.best,
+            guard=verdict.watch,
+        )
         gauges = {name: total / weight for name, total in sums.get("gauges", {}).items()}
-        numbers = {"loss": loss, "grad_norm": norm, "param_norm": param_norm, "finite": finite}
-        return state, numbers | told | {"gauges": gauges}
+        numbers = {"loss": loss, "grad_norm": norm, "finite": finite}
+        numbers |= {"param_norm": optax.tree.norm(precision.wide(state.params))}
+        return state, numbers | verdict.told | {"gauges": gauges}
+
+    def _updated(self, old, gradients, norm, step, key):
+        """(trained parameters, the optimizer's state, the average of those parameters) after an update by
+        gradients whose global norm is `norm`."""
+        trained, opt_state, average = old
+        if self.clip_norm:
+            scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
+            gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+        key = jax.random.fold_in(key, ROUNDING)
+        trained, exact, opt_state = precision.updated(
+            self.tx, gradients, opt_state, trained, param_dtype=self.param_dtype, key=key
+        )
+        return trained, opt_state, self._averaged(average, exact, step)
 
     def _key(self, state):
         """Of everything that is random in one step."""
@@ -183,6 +203,7 @@ class TrainStep:
                 x, layers = self.lesson.read(self.model, params, batch["inputs"], **training)
                 sums = self.lesson.sums(self.task, params, teacher_params, x, layers, batch)
                 return sums["loss"], (sums, None)
+            params = with_copies(self.model, params, len(batch["inputs"]["tokens"]))
             (x, carry), penalty, gauges = self.model.watched(
                 params, batch["inputs"], state=self._begun(carry, batch), **training
             )
@@ -222,15 +243,12 @@ class TrainStep:
 
         return jax.tree.map(choose, carry, fresh)
 
-    def _averaged(self, state, params):
+    def _averaged(self, average, params, step):
         """The moving average of trained ones; young ones forget faster, min(decay, (1 + n) / (10 + n))."""
-        if state.average is None:
-            return None
-        n = state.step.astype(jnp.float32)
+        n = step.astype(jnp.float32)
         decay = jnp.minimum(self.average_decay, (1 + n) / (10 + n))
-        average, new = without(state.average, self.frozen), without(params, self.frozen)
-        moved = jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, new)
-        return overlaid(state.average, moved)
+        kept = {name: x for name, x in params.items() if name in average}  # none, where no average is
+        return jax.tree.map(lambda old, new: decay * old + (1 - decay) * new, average, kept)
 
     def evaluate(self, params, batch, carry=None):
         """(sums of the task's loss, outputs that it wants to see, the rows' next state) of one batch,

@@ -8,6 +8,7 @@ Sizes are looked at before anything is read, and counts before anything is made 
 ValueError of a few words, or the OSError of the system; whoever reads says where, and what to do.
 """
 
+import errno
 import json
 import os
 import stat
@@ -33,21 +34,28 @@ BLOCK = 1 << 20  # bytes that are read at a time
 HOLE = bytes(BLOCK)
 
 # Text unzips to four times its size, logs to fifty. What goes beyond RATIO is refused once it has FREE bytes.
-RATIO, FREE = 200, 64 << 20
+RATIO, FREE = 200, 16 << 20
 
 FILES = (".json", ".jinja", ".safetensors", ".txt", ".model", ".bpe", ".gz")  # that a model is made of
 
 
 def opened(path: str | os.PathLike) -> IO[bytes]:
     """A regular file, to be read. A pipe or a device, which may never end or never begin, is a ValueError."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    mode = os.fstat(descriptor).st_mode
+    _check_regular(os.stat(path).st_mode, path)
+    file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, path)  # it may be another by now
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check_regular(mode: int, path: str | os.PathLike) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, "a folder", os.fspath(path))
     if not stat.S_ISREG(mode):
-        os.close(descriptor)
-        if stat.S_ISDIR(mode):
-            raise IsADirectoryError(21, "a folder", os.fspath(path))
         raise ValueError("neither a file nor a folder")
-    return os.fdopen(descriptor, "rb")
 
 
 def contents(path: str | os.PathLike, most: int) -> bytes:

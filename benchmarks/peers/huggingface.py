@@ -9,7 +9,7 @@ import transformers
 
 from benchmarks import rates
 from benchmarks.peers import torch_run
-from benchmarks.peers.torch_run import DEVICE, on_device
+from benchmarks.peers.torch_run import device, on_device
 from benchmarks.workloads import Embedding, Generation
 from zoo.models.bert import BERTConfig
 from zoo.pretrained import bert as bert_names
@@ -49,8 +49,8 @@ def causal_lm(work, folder: Path, how: str):
 
 
 def masked_lm(work, folder: Path, how: str):
-    """BertForMaskedLM, which computes the words of every position. What is timed reads one text a row, padded;
-    first losses are those of zoo's rows, packed ones too, each text seeing itself alone."""
+    """BertForMaskedLM, which computes the words of every position. What is timed reads one text a row,
+    padded; first losses are those of zoo's rows, packed ones too, each text seeing itself alone."""
     config = transformers.BertConfig(**bert_names.config_to_hf(work.recipe.model), attn_implementation="sdpa")
     model = transformers.BertForMaskedLM(config)
     torch_run.load(model, folder, unused=TIED)
@@ -90,8 +90,8 @@ class GenerationRun:
         self.work = work
         model = transformers.GPT2LMHeadModel(transformers.GPT2Config(**gpt_names.config_to_hf(work.model)))
         torch_run.load(model, folder, unused=TIED)
-        self.model = model.to(DEVICE, getattr(torch, work.dtype)).eval()
-        self.prompts_BT = torch.tensor(work.prompts(), device=DEVICE)
+        self.model = model.to(device(), getattr(torch, work.dtype)).eval()
+        self.prompts_BT = torch.tensor(work.prompts(), device=device())
 
     def generated(self, count: int) -> list[list[int]]:
         settings = {"do_sample": False, "max_new_tokens": count, "min_new_tokens": count, "pad_token_id": 0}
@@ -111,7 +111,7 @@ class GenerationRun:
         found = []
         for _ in range(count):
             whole, first = (rates.seconds(lambda n=n: self.generated(n)) for n in (self.work.new, 1))
-            found.append((whole - first) / (self.work.new - 1))
+            found.append(max(whole - first, 1e-6) / (self.work.new - 1))
         return found
 
     def facts(self) -> dict:
@@ -142,7 +142,7 @@ class EmbeddingRun:
         transformers.BertTokenizer(vocab=words).save_pretrained(saved)
         pooling = Pooling(work.model.d_model, pooling_mode="mean")
         encoder = Transformer(str(saved), max_seq_length=work.model.max_length)
-        self.model = SentenceTransformer(modules=[encoder, pooling, Normalize()], device=DEVICE.type)
+        self.model = SentenceTransformer(modules=[encoder, pooling, Normalize()], device=device().type)
         self.texts = work.texts()
 
     def vectors(self, batch_size: int) -> np.ndarray:

@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 from benchmarks import rates
 from benchmarks.peers import torch_run
-from benchmarks.peers.torch_run import DEVICE, on_device
+from benchmarks.peers.torch_run import device, on_device
 from benchmarks.workloads import Stack
 from zoo.models.rnn_config import RNNConfig
 
-LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU, "elman": torch.nn.RNN, "elman_tanh": torch.nn.RNN}
+LAYERS = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}
 
 
 def versions() -> dict[str, str]:
@@ -129,7 +129,7 @@ def language_model(work, folder: Path):
             parameter.requires_grad_(config.cell == "gru")
             if config.cell == "gru":
                 parameter.register_hook(candidate_alone)
-    zeros = torch.zeros(config.num_layers, work.recipe.data.batch_size, config.d_state, device=DEVICE)
+    zeros = torch.zeros(config.num_layers, work.recipe.data.batch_size, config.d_state, device=device())
     state = (zeros, zeros.clone()) if config.cell == "lstm" else zeros
 
     def run(how: str):
@@ -169,7 +169,7 @@ class StackRun:
                 getattr(net, f"bias_hh_l{n}").zero_()
                 if work.cell == "gru":
                     getattr(net, f"bias_hh_l{n}")[2 * work.width :] = torch.tensor(layer["b"])
-        self.net = net.to(DEVICE)
+        self.net = net.to(device())
         self.forward = torch.compile(self.net) if how == "compiled" else self.net
         self.inputs = on_device(x_TBD).requires_grad_()
         self.d_out = on_device(d_TBZ)
@@ -179,7 +179,7 @@ class StackRun:
         self.net.zero_grad(set_to_none=True)
         outputs, _ = self.forward(self.inputs)
         outputs.backward(self.d_out)
-        if DEVICE.type == "cuda":
+        if device().type == "cuda":
             torch.cuda.synchronize()
         return outputs
 

@@ -171,8 +171,8 @@ class TrainingRun:
     def start(self) -> dict:
         return {"compile_s": None}
 
-    def first(self) -> dict[str, np.ndarray]:
-        return {"losses": np.array([float(self.step(self.tokens(n))) for n in range(self.work.checked)])}
+    def first(self, count: int) -> dict[str, np.ndarray]:
+        return {"losses": np.array([float(self.step(self.tokens(n))) for n in range(count)])}
 
     def turn(self, step: int, count: int) -> list[float]:
         batches = [self.tokens(step + n) for n in range(count)]

@@ -1,5 +1,7 @@
-"""A run of torch, whatever the model: devices, weights, turns, and a train step that models give losses to."""
+"""A run of torch, whatever the model: devices, weights, turns, and the train step around a loss."""
 
+import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -12,12 +14,16 @@ from benchmarks import rates
 from benchmarks.side import peak_bytes
 from zoo.optim import SGD
 
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+@functools.cache
+def device() -> torch.device:
+    """The GPU where there is one. To be asked in a fork: those of a process with CUDA have none."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def prepare() -> None:
     """As many threads as cores; on a GPU TF32 for what is left in float32."""
-    if DEVICE.type == "cuda":
+    if device().type == "cuda":
         torch.set_float32_matmul_precision("high")
     else:
         torch.set_num_threads(os.cpu_count() or 1)
@@ -56,7 +62,7 @@ class TrainingRun:
     """`loss_of(batch)` gives a step's mean loss; clipping and update are here."""
 
     def __init__(self, work, model: torch.nn.Module, loss_of: Callable):
-        self.work, self.model, self.loss_of = work, model.to(DEVICE).train(), loss_of
+        self.work, self.model, self.loss_of = work, model.to(device()).train(), loss_of
         self.optimizer = optimizer_of(work.recipe, self.model)
 
     def batch(self, step: int) -> dict[str, np.ndarray]:
@@ -66,7 +72,8 @@ class TrainingRun:
         return {"compile_s": None}
 
     def step(self, batch):
-        with torch.autocast(DEVICE.type, torch.bfloat16, enabled=self.work.dtype == "bfloat16"):
+        halved = self.work.dtype == "bfloat16"
+        with attention(), torch.autocast(device().type, torch.bfloat16, enabled=halved):
             loss = self.loss_of(batch)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -74,8 +81,8 @@ class TrainingRun:
         self.optimizer.step()
         return loss
 
-    def first(self) -> dict[str, np.ndarray]:
-        return {"losses": np.array([self.step(self.batch(n)).item() for n in range(self.work.checked)])}
+    def first(self, count: int) -> dict[str, np.ndarray]:
+        return {"losses": np.array([self.step(self.batch(n)).item() for n in range(count)])}
 
     def turn(self, step: int, count: int) -> list[float]:
         """As zoo's: on a CPU each step is waited for, on a GPU the last."""
@@ -83,7 +90,7 @@ class TrainingRun:
         start, found = time.perf_counter(), []
         for batch in batches:
             loss = self.step(batch)
-            if DEVICE.type == "cpu":
+            if device().type == "cpu":
                 loss.item()
                 found.append(time.perf_counter() - start)
                 start = time.perf_counter()
@@ -99,24 +106,37 @@ class TrainingRun:
         return matmul(self.work.dtype)
 
 
+def attention():
+    """cuDNN's kernel on Hopper, where torch would choose another one (huggingface/transformers#48163)."""
+    if device().type != "cuda" or torch.cuda.get_device_capability()[0] < 9:
+        return contextlib.nullcontext()
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    return sdpa_kernel(
+        [SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH], set_priority=True
+    )
+
+
 def on_device(x: np.ndarray, dtype=None) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(x)).to(DEVICE, dtype)
+    return torch.from_numpy(np.ascontiguousarray(x)).to(device(), dtype)
 
 
 def memory() -> dict:
     """The most memory of the process, and of the GPU."""
-    device = {"device_bytes": torch.cuda.max_memory_allocated()} if DEVICE.type == "cuda" else {}
-    return {"process_bytes": peak_bytes()} | device
+    on_gpu = device().type == "cuda"
+    return {"process_bytes": peak_bytes()} | (
+        {"device_bytes": torch.cuda.max_memory_allocated()} if on_gpu else {}
+    )
 
 
 def matmul(dtype: str) -> float:
     """FLOP/s of torch.mm on this device."""
-    size = rates.SIZE if DEVICE.type == "cpu" else 4 * rates.SIZE
-    a, b = (torch.tensor(x).to(DEVICE, getattr(torch, dtype)) for x in rates.operands(size))
+    size = rates.SIZE if device().type == "cpu" else 4 * rates.SIZE
+    a, b = (torch.tensor(x).to(device(), getattr(torch, dtype)) for x in rates.operands(size))
 
     def product():
         torch.mm(a, b)
-        if DEVICE.type == "cuda":
+        if device().type == "cuda":
             torch.cuda.synchronize()
 
     return rates.matmul_flops(product, size)

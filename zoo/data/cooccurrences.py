@@ -149,8 +149,16 @@ class Cooccurrences:
 
     def places(self, step: int, rows: range) -> np.ndarray:
         """The epoch and the number of each of these cells of a step, int64 [B, 2]."""
-        size = len(self.train)
-        epoch_B, number_B = np.divmod(step * self.cfg.batch_size + np.array(rows), size)
+        return self._places(step)[list(rows)]
+
+    @functools.cached_property
+    def _places(self):
+        """step -> the places of all its rows, remembered: batch and receipt ask for them."""
+        return functools.lru_cache(4)(self._drawn)
+
+    def _drawn(self, step: int) -> np.ndarray:
+        numbers_B, size = step * self.cfg.batch_size + np.arange(self.cfg.batch_size), len(self.train)
+        epoch_B, number_B = np.divmod(numbers_B, size)
         for epoch in np.unique(epoch_B).tolist():
             here_B = epoch_B == epoch
             number_B[here_B] = permuted(draw(self.seed, f"cells of epoch {epoch}"), number_B[here_B], size)

@@ -45,7 +45,9 @@ class Order:
     def rows(self, numbers: Iterable[int]) -> dict[str, np.ndarray]:
         """The training rows with these numbers, counted from 0 over all steps."""
         rows_B, epochs_B = self.places(numbers)
-        phases_B = np.array([self.phase(epoch) for epoch in epochs_B], np.int64)
+        epochs = epochs_B.tolist()
+        phases = {epoch: self.phase(epoch) for epoch in set(epochs)}
+        phases_B = np.array([phases[epoch] for epoch in epochs], np.int64)
         return self.layout.rows(rows_B, phases_B)
 
     def places(self, numbers: Iterable[int]) -> tuple[np.ndarray, np.ndarray]:

@@ -157,7 +157,16 @@ class WordPairs:
 
     def places(self, step: int, rows: range) -> np.ndarray:
         """The epoch and the number in it of each of these rows of a step, int64 [B, 2]."""
-        epoch_B, row_B = np.divmod(step * self.cfg.batch_size + np.array(rows), self.train.num_rows)
+        return self._places(step)[list(rows)]
+
+    @functools.cached_property
+    def _places(self):
+        """step -> the places of all its rows, remembered: batch and receipt ask for them."""
+        return functools.lru_cache(4)(self._drawn)
+
+    def _drawn(self, step: int) -> np.ndarray:
+        numbers_B = step * self.cfg.batch_size + np.arange(self.cfg.batch_size)
+        epoch_B, row_B = np.divmod(numbers_B, self.train.num_rows)
         for epoch in np.unique(epoch_B).tolist():
             here_B, order = epoch_B == epoch, draw(self.train.seed, f"rows of epoch {epoch}")
             row_B[here_B] = permuted(order, row_B[here_B], self.train.num_rows)

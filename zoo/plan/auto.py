@@ -17,7 +17,7 @@ from zoo.errors import ConfigError
 from zoo.plan import Request, expected
 from zoo.plan.abstract import placed_batch, placed_state
 from zoo.plan.apart import Crashed, apart
-from zoo.plan.candidates import flags, meshes, parts_of_a_batch, remats, with_setting
+from zoo.plan.candidates import SEARCHED, flags, meshes, parts_of_a_batch, remats, with_setting
 from zoo.plan.estimate import Estimate, estimate
 from zoo.plan.expected import innermost
 from zoo.plan.gpus import Cluster
@@ -126,6 +126,8 @@ class Choice:
             f"settings judged in closed form, {first.how(len(self.plans))}, none run: all below is predicted",
             f"batch    {rows:,} rows, {rows * self.recipe.data.length:,} tokens a step in every setting, as "
             "the recipe says: a run learns the same, up to rounding and dropout's draws",
+            f"meshes   every one of {', '.join(SEARCHED)}; pipeline, context and expert are not tried, and "
+            "stay as given",
         ]
         for number, plan in enumerate(self.plans[:SHOWN], 1):
             step = f"step {1e3 * plan.time.best_s:,.1f} to {1e3 * plan.time.worst_s:,.1f} ms"

@@ -9,12 +9,14 @@
 
 A TPU's compiler hides five things. It writes reduce-scatters as fusions of an all-reduce and a slice. It
 repeats a collective in the text where it is part of several fusions; one channel id is one collective. And
-where a matmul can begin with a part of what is gathered, it makes a loop of both ("windowed"), in which
-each turn multiplies one part while permutes bring the next: these permutes are the gather, and so are
-called "permute". And over many devices it writes a gather as the sum of arrays that are zero but for each
-device's part: "gather by all-reduce", which sends twice as much as a gather would. And a collective with
-arithmetic beside it may be three fusions, its start, the arithmetic with a part of the collective in it (at
-every turn, where that is a loop), and its end: all three are one collective, that runs as often as its start.
+where a matmul can begin with a part of what is gathered, it makes a loop of both ("windowed"), in which each
+turn multiplies one part while permutes bring the next: these permutes are the gather, and so are called
+"permute". They run both ways round the ring, one before the loop and two for every two parts: of n parts n +
+1 are sent where n - 1 are needed, and what the last turn brings nobody reads. And over many devices it
+writes a gather as the sum of arrays that are zero but for each device's part: "gather by all-reduce", which
+sends twice as much as a gather would. And a collective with arithmetic beside it may be three fusions, its
+start, the arithmetic with a part of the collective in it (at every turn, where that is a loop), and its end:
+all three are one collective, that runs as often as its start.
 """
 
 import dataclasses
@@ -71,6 +73,12 @@ class Collective:
         ways = 2 * share if self.kind in twice else 1.0 if self.kind in ("permute", "broadcast") else share
         return self.runs * self.payload * ways
 
+    @property
+    def unread_bytes(self) -> float:
+        """Of them, those that a windowed loop sends in vain."""
+        is_windowed = self.kind == "permute" and self.overlapped and "pipeline" not in self.axes
+        return self.wire_bytes * 2 / (self.group + 1) if is_windowed else 0.0
+
 
 def collectives_of(program: Program, axes: dict[str, int]) -> list[Collective]:
     """Every collective that a step runs, given the mesh's axes in the order of its devices."""
@@ -102,7 +110,7 @@ def read(program, computation, instruction, place, kind, runs, axes, known) -> C
     groups = groups_in(instruction, devices)
     size = devices if groups is None else max(map(len, groups), default=1)
     arrays = [array for name in instruction.operands for array in computation.arrays(name)]
-    if kind == "all-reduce" and any(i.opcode == "dynamic-slice" for i in after(computation, instruction)):
+    if kind == "all-reduce" and is_scattered(computation, instruction):
         kind = "reduce-scatter"
     if kind == "all-reduce" and arrays and is_part(program, computation, instruction.operands[0]):
         kind = "gather by all-reduce"
@@ -122,11 +130,23 @@ def read(program, computation, instruction, place, kind, runs, axes, known) -> C
     )
 
 
-def after(computation: Computation, instruction: Instruction) -> list[Instruction]:
-    """The instructions that read its result, where it stands in a fusion; else none."""
-    if not computation.root.opcode.startswith(("dynamic-slice", "bitcast", "copy", "convert")):
-        return []
-    return [i for i in computation.instructions.values() if instruction.name in i.operands]
+def is_scattered(computation: Computation, instruction: Instruction) -> bool:
+    """Whether all that the computation returns, an array or a tuple, are parts of this instruction's sums."""
+    root = computation.root
+    sums = {instruction.name} | {
+        each.name
+        for each in computation.instructions.values()
+        if each.opcode == "get-tuple-element" and instruction.name in each.operands
+    }
+
+    def is_of_sums(name: str) -> bool:
+        part = computation.source(name)
+        if part is None or part.opcode != "dynamic-slice":
+            return False
+        whole = computation.source(part.operands[0])
+        return whole is not None and whole.name in sums
+
+    return all(map(is_of_sums, root.operands if root.opcode == "tuple" else [root.name]))
 
 
 def is_part(program: Program, computation: Computation, name: str) -> bool:

@@ -26,6 +26,7 @@ from jax.tree_util import Partial
 from zoo.checkpoint import named_leaves
 from zoo.losses import CHUNK_BYTES
 from zoo.mesh import AXES, abstract_mesh
+from zoo.models.copies import word_tables
 from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device, offloaded_bytes
 from zoo.sharding import RULES
@@ -114,8 +115,7 @@ def table(parts, config, mesh) -> float:
 
 def tables(model, mesh) -> list[tuple[float, int]]:
     """(rows on a device, width) of every table of a vocabulary."""
-    specs = named_leaves(model.abstract())
-    found = [spec for name, spec in specs.items() if name.endswith("table") and spec.letters[0] == "V"]
+    found = word_tables(model).values()
     return [(spec.shape[0] / mesh.shape.get("tensor", 1), spec.shape[1]) for spec in found]
 
 

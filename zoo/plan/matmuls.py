@@ -32,12 +32,29 @@ def matmul_flops(program: Program) -> float:
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:
     """Of splash attention, by its queries [..., T, K] and keys [..., S, K]; 0 of other calls."""
-    products = next((n for kernel, n in PRODUCTS.items() if instruction.name.startswith(kernel)), 0)
+    products = products_of(instruction)
     if not products:
         return 0.0
     arrays = [array for name in instruction.operands for array in computation.arrays(name)]
     queries, keys = [array.shape for array in arrays if len(array.shape) > 2 and "f" in array.dtype][:2]
     return 2.0 * products * math.prod(queries) * keys[-2]
+
+
+def made_anew(program: Program) -> float:
+    """Of matmul_flops, what splash attention's backward kernels compute that another of its kernels has
+    computed too: all but two products each, as many as the model's own FLOPs count for it."""
+    total = 0.0
+    for name, computation in program.computations.items():
+        for instruction in computation.instructions.values():
+            if instruction.opcode == "custom-call" and (products := products_of(instruction)):
+                flops = kernel_flops(computation, instruction)
+                total += program.runs[name] * flops * (products - 2) / products
+    return total
+
+
+def products_of(instruction: Instruction) -> int:
+    """How many products of all queries with all keys a kernel makes; 0 of other calls than splash's."""
+    return next((n for kernel, n in PRODUCTS.items() if instruction.name.startswith(kernel)), 0)
 
 
 def flops_of(computation: Computation, instruction: Instruction) -> float:

@@ -20,7 +20,7 @@ from zoo.plan.candidates import meshes, value
 from zoo.plan.chips import TPU, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster, is_cluster
-from zoo.plan.matmuls import matmul_flops
+from zoo.plan.matmuls import made_anew, matmul_flops
 from zoo.plan.program import read_program
 from zoo.plan.remedies import TooLarge, check_rows, field_path, smallest_change
 from zoo.plan.report import lines, record
@@ -57,6 +57,8 @@ class Plan:
     estimated: expected.Memory
     model_flops: float
     compiled_flops: float
+    remade_flops: float
+    """Of them, what attention's kernels compute more than once for each other."""
     memory_bytes: float
     collectives: list[Collective]
     expected_wire: dict[str, float]
@@ -178,6 +180,7 @@ def planned(request: Request, recipe, data, place: Slice) -> Plan:
         estimated=estimated,
         model_flops=recipe.model.flops_per_token(data.cfg.length).full * tokens / mesh.size,
         compiled_flops=flops,
+        remade_flops=made_anew(program),
         memory_bytes=moved,
         collectives=collectives,
         expected_wire=wire_bytes(parts, recipe.model, batch, mesh),

@@ -28,9 +28,11 @@ def record(plan) -> dict[str, Any]:
         "model_flops": plan.model_flops,
         "compiled_flops": plan.compiled_flops,
         "flops_ratio": plan.compiled_flops / plan.model_flops,
+        "flops_ratio_without_remade": (plan.compiled_flops - plan.remade_flops) / plan.model_flops,
         "memory_traffic_bytes": plan.memory_bytes,
         "wire_bytes": {axis: round(total) for axis, (total, _) in by_axis(plan).items()},
         "expected_wire_bytes": {axis: round(size) for axis, size in plan.expected_wire.items()},
+        "unread_wire_bytes": round(sum(each.unread_bytes for each in plan.collectives)),
         "collectives": [
             {
                 "kind": kind,
@@ -105,6 +107,10 @@ def lines(plan) -> list[str]:
     chip = plan.chip
     head = chip.hbm_bytes - plan.total_bytes
     ratio = plan.compiled_flops / plan.model_flops
+    remade = ""
+    if plan.remade_flops:
+        share = (plan.compiled_flops - plan.remade_flops) / plan.model_flops
+        remade = f", {share:.3f} without the scores that attention's kernels make anew for each other"
     told = [
         f"plan     {plan.recipe.name} on {plan.request.topology}, {plan.chips} chips, "
         f"{describe(plan.mesh_sizes)}; compiled in {plan.compile_s:.0f} s, never run: all below is predicted",
@@ -115,7 +121,7 @@ def lines(plan) -> list[str]:
         f"{gib(plan.estimated.arguments)} state and batch",
         *([f"host     {gib(plan.host_bytes)} of its memory a chip, offloaded"] if plan.host_bytes else []),
         f"FLOPs    a chip and step: {plan.compiled_flops:.4g} in the compiled matmuls, "
-        f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}",
+        f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}{remade}",
         f"traffic  {plan.memory_bytes:.4g} bytes between a chip and its memory, at least",
     ]
     for (kind, axes, beside), (number, runs, size) in by_kind(plan).items():
@@ -134,6 +140,11 @@ def lines(plan) -> list[str]:
             f"         all {got / 1e6:,.1f} MB, closed form {should / 1e6:,.1f} MB, "
             f"ratio {got / should:.2f}; {rates}"
         )
+        if unread := sum(each.unread_bytes for each in plan.collectives):
+            told.append(
+                f"         of it {unread / 1e6:,.1f} MB that the last turns of loops send and nobody reads; "
+                f"ratio {(got - unread) / should:.2f} without them"
+            )
     if plan.unknown_loops:
         told.append(f"         loops whose turns are unknown, counted once: {', '.join(plan.unknown_loops)}")
     told += timed_lines(plan)

@@ -158,9 +158,7 @@ def with_adapter(folder: Path, model, params) -> dict:
 def opened(folder: Path) -> dict[str, StoredTensor]:
     """The tensors of a folder, not read yet; a pickle is refused."""
     if (folder / WEIGHTS).is_file():
-        if found := open_file(folder / WEIGHTS):
-            return found
-        raise CheckpointError(f"{WEIGHTS} holds no adapters; fetch it again")
+        return open_file(folder / WEIGHTS)
     if (folder / PICKLE).is_file():
         raise CheckpointError(
             f"its weights are a pickle ({PICKLE}), which can run code and is never read; write {WEIGHTS} "

@@ -78,7 +78,8 @@ def layer_kinds(kind: str, json: dict, num_layers: int, said) -> str:
     if kind in ALIKE:
         names = None
     if names is not None:
-        if not isinstance(names, list) or len(names) != num_layers or set(names) - KINDS.keys():
+        known = isinstance(names, list) and all(isinstance(name, str) and name in KINDS for name in names)
+        if not known or len(names) != num_layers:
             raise CheckpointError(
                 f"config.json: layer_types={names!r:.80} must name {num_layers} layers, each "
                 f"{' or '.join(KINDS)}"

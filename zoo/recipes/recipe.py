@@ -49,7 +49,7 @@ PARTS = (
 )
 
 
-NOT_NEGATIVE = ("eval_batches", "sample_tokens", "seed", "patience")
+NOT_NEGATIVE = ("eval_batches", "sample_tokens", "seed", "patience", "stall_seconds")
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,10 @@ class Recipe:
     ends with; empty: the last ones."""
     patience: int = 0
     """Evaluations in a row without a better value of it, after which the run ends; 0: it takes all steps."""
+    stall_seconds: int = 600
+    """Seconds without a step, a batch of an evaluation or a save, after which a run counts as stuck and ends
+    with code 71: longer where 30 steps take longer, six times as long for the first step (it is compiled), an
+    evaluation or a save; 0: never."""
     sample_prompt: str = "\n"
     """What the text written at the end continues."""
     sample_tokens: int = 200
@@ -214,7 +218,7 @@ EXEMPT = {
     *(f"cluster.{field.name}" for field in dataclasses.fields(ClusterConfig)),
     *("name", "runs", "save_every", "keep", "log_every", "eval_every", "eval_batches", "tensorboard", "plot"),
     *("offload", "deterministic", "guard.limit", "guard.rewinds", "guard.audit_every"),
-    *("sample_prompt", "sample_tokens", "steps", "patience"),
+    *("sample_prompt", "sample_tokens", "steps", "patience", "stall_seconds"),
 }
 # What decides which parameters are the best, and so is no mere watching where a run keeps those.
 JUDGING = {"eval_every", "eval_batches"}

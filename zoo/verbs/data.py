@@ -51,6 +51,8 @@ def seen_at(folder: Path, dataset, step: int, count: int) -> dict:
     """Prints the first `count` rows of a step; returns them with the batch's number and digest."""
     if step < 1:
         raise ConfigError(f"--step={step} must be at least 1: step 1 is the first update")
+    if count < 0:
+        raise ConfigError(f"--rows={count} must not be negative; 0 shows all")
     receipt = found_receipt(folder, step)
     size = dataset.cfg.batch_size
     places_B2 = dataset.places(receipt.batch, range(size))

@@ -15,7 +15,8 @@ def examine(options) -> int:
     """Prints each finding as it is made; returns 0 where none is a fault, else the code of what a person
     must mend."""
     found = []
-    for finding in itertools.chain(joined(), findings(Path(options.runs))):
+    config = cluster.ClusterConfig(options.coordinator, options.processes, options.process)
+    for finding in itertools.chain(joined(config), findings(Path(options.runs))):
         print(finding, flush=True)
         found.append(dataclasses.asdict(finding))
     faults = sum(each["kind"] == FAULT for each in found)
@@ -25,9 +26,9 @@ def examine(options) -> int:
     return code
 
 
-def joined() -> Iterator[Finding]:
+def joined(config: cluster.ClusterConfig) -> Iterator[Finding]:
     """Joins the processes that a launcher has started; a finding where they do not come together."""
     try:
-        cluster.join(cluster.ClusterConfig())
+        cluster.join(config)
     except ConfigError as error:
         yield Finding(FAULT, "cluster", str(error), "every process must reach the first one's host and port")

@@ -170,11 +170,11 @@ def rows_of(
 
 def mask_keys(cfg: MaskedConfig, seed: int, epochs_B: np.ndarray) -> np.ndarray:
     """The key that the masks of training rows in these epochs are drawn with."""
-    purposes = {
-        epoch: "masks" if cfg.masking == "static" else f"masks of epoch {epoch}"
-        for epoch in epochs_B.tolist()
+    keys = {
+        epoch: draw(seed, "masks" if cfg.masking == "static" else f"masks of epoch {epoch}")
+        for epoch in set(epochs_B.tolist())
     }
-    return np.array([draw(seed, purposes[epoch]) for epoch in epochs_B.tolist()], np.uint64)
+    return np.array([keys[epoch] for epoch in epochs_B.tolist()], np.uint64)
 
 
 def check_marks(tokenizer: Tokenizer, cfg: MaskedConfig) -> None:

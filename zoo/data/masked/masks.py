@@ -28,6 +28,8 @@ class Masking:
     """The token that stands for a masked one."""
     ordinary: np.ndarray
     """The tokens that may be predicted, and that may stand at random in the place of others."""
+    is_ordinary_V: np.ndarray
+    """The same of every token."""
     goes_on_V: np.ndarray
     """Which tokens belong to the word of the one before them; nowhere true where pieces are chosen alone."""
     stride: int
@@ -42,7 +44,7 @@ class Masking:
 
         Words in random order, each that still fits the number wanted, as in BERT's own tool.
         """
-        is_ordinary_EL = np.isin(tokens_EL, self.ordinary)
+        is_ordinary_EL = self.is_ordinary_V[tokens_EL]
         follows_EL = np.zeros_like(is_ordinary_EL)
         follows_EL[:, 1:] = self.goes_on_V[tokens_EL[:, 1:]] & is_ordinary_EL[:, :-1]
         word_EL = np.cumsum(is_ordinary_EL & ~follows_EL, axis=1) * is_ordinary_EL  # from 1; 0 is none

@@ -31,10 +31,12 @@ class MaskedRows:
         self.ids, self.chunks, self.cfg = ids, chunks, cfg
         self.marks = int(tokenizer.bos), int(tokenizer.eot), int(tokenizer.pad)
         V = tokenizer.vocab_size
+        is_ordinary_V = ~np.isin(np.arange(V), tokenizer.special_ids)
         self.masking = Masking(
             *(cfg.mask_rate, cfg.masked_share, cfg.random_share),
             mask=int(tokenizer.mask),
-            ordinary=np.setdiff1d(np.arange(V), tokenizer.special_ids),
+            ordinary=np.flatnonzero(is_ordinary_V),
+            is_ordinary_V=is_ordinary_V,
             goes_on_V=tokenizer.goes_on_V if cfg.words == "whole" else np.zeros(V, bool),
             stride=cfg.length + 1,
         )

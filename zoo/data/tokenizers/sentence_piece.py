@@ -61,6 +61,8 @@ class SentencePieceTokenizer:
             raise DataError(f"{source}: not a SentencePiece model; give the .model file of one") from None
         self.model = model
         self.vocab_size: int = self._processor.vocab_size()
+        if not self.vocab_size:
+            raise DataError(f"{source}: has no pieces; give another .model file")
         self.eot: int | None = self._processor.eos_id() if self._processor.eos_id() >= 0 else None
         self.bos: int | None = self._processor.bos_id() if self._processor.bos_id() >= 0 else self.eot
 
