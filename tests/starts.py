@@ -75,7 +75,7 @@ class Start:
         return self.codes.get(timeout=timeout_s)
 
     def said(self) -> str:
-        return self.output.read_text(errors="replace")
+        return self.output.read_text(errors="replace") if self.output.exists() else ""
 
 
 class Starts:

@@ -13,7 +13,7 @@ from starts import Starts, argv_of
 from zoo import events
 from zoo.signals import TOGETHER_SECONDS, StopRequest
 
-SECONDS = 60  # the machine is shared; tests/README.md has what was measured
+SECONDS = 240  # the machine is shared; tests/README.md has what was measured
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,9 @@ def test_a_second_signal_leaves_at_once(starts, tmp_path):
     """Also out of what never comes to an end; the step before is intact."""
     argv = argv_of("gpt", tmp_path, "run")
     start = starts.start(argv, tmp_path / "log", ZOO_FAULT="sleep@6:data")
-    wait_for(lambda: saved(tmp_path / "run") == 4 or "step 3" in start.said())
+    wait_for(
+        lambda: "step 2/12" in start.said()
+    )  # the last that is reported before the batch of step 6 is read
     start.send(signal.SIGTERM)
     start.send(signal.SIGHUP)  # as a scheduler may, to a process and its group
     wait_for(lambda: "again to leave at once" in start.said())

@@ -73,6 +73,7 @@ def nearest(word: str, words: Iterable[str]) -> str:
 STORAGE_SIGNS = (
     "RESOURCE_EXHAUSTED",
     "No space left",
+    "File too large",
     "Read-only file",
     "PERMISSION_DENIED",
     "Permission denied",

@@ -30,7 +30,7 @@ def of_run(folder: Path) -> Iterator[None]:
     before, _path = _path, folder / "events.jsonl"
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # sys.exit too
         code = LOST if cluster.is_lost(error) else getattr(error, "exit_code", INTERNAL)
         write("error", of_all=True, code=code, error=f"{type(error).__name__}: {first_line(error)}")
         raise
