@@ -23,7 +23,8 @@ from zoo.assembly import complete, step_of
 from zoo.audit import audited
 from zoo.beginning import first_state
 from zoo.best import kept, out_of_patience, value_of
-from zoo.checkpoint import Checkpoints, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.errors import (
     INTERNAL,
     LOST,

@@ -23,13 +23,13 @@ from benchmarks.layers import Cost, costs, paths_of
 from benchmarks.trace import CPU_OPTIONS, seconds, traced
 from benchmarks.workloads import WORKLOADS, Training
 from zoo import xla
-from zoo.checkpoint import named_leaves
 from zoo.errors import ConfigError, UserError, nearest
 from zoo.feed import training_batches
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.metrics import print_result
 from zoo.plan.program import read_program
 from zoo.run import versions
+from zoo.tree import named_leaves
 
 NOT_ATTRIBUTED = "not attributed"
 WARM, STEPS = 3, 5

@@ -27,12 +27,12 @@ import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from zoo.checkpoint import named_leaves, nested  # noqa: E402
 from zoo.data.files import read_text  # noqa: E402
 from zoo.data.tokenizers.marks import ends_of, prefix_of  # noqa: E402
 from zoo.inference.generate import context_of, generate  # noqa: E402
 from zoo.models.quantised import WEIGHTS  # noqa: E402
 from zoo.pretrained import with_tokenizer  # noqa: E402
+from zoo.tree import named_leaves, nested  # noqa: E402
 
 SETTINGS = ("float32", "bfloat16", *WEIGHTS)
 PROMPT, NEW = 32, 64

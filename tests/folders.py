@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import zoo
-from zoo.checkpoint import named_leaves
 from zoo.data.tokenizers.word_piece import WordPieceTokenizer
 from zoo.errors import CheckpointError
 from zoo.models.bert import BERTConfig
@@ -18,6 +17,7 @@ from zoo.models.gpt import GPTConfig
 from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.span import SpanConfig
 from zoo.models.tagger import TaggerConfig
+from zoo.tree import named_leaves
 
 PIECES = "[PAD] [UNK] [CLS] [SEP] [MASK] a film good ##s bad , .".split()
 TOKENIZER = WordPieceTokenizer(tuple(PIECES))

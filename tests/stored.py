@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from training import mesh_of
 
-from zoo.checkpoint import Checkpoints, named_leaves
+from zoo.checkpoint import Checkpoints
 from zoo.lettered import ParamSpec
 from zoo.state import TrainState
+from zoo.tree import named_leaves
 
 SHAPE = (96, 64)
 SPEC = ParamSpec("DF", SHAPE, SHAPE, jnp.float32)

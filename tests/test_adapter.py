@@ -11,7 +11,6 @@ from safetensors.numpy import save_file
 
 import zoo
 from zoo.__main__ import main
-from zoo.checkpoint import named_leaves, nested
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.decoder_config import DecoderConfig
 from zoo.models.gpt import GPTConfig
@@ -20,6 +19,7 @@ from zoo.models.modernbert import ModernBERTConfig
 from zoo.models.neox import NeoXConfig
 from zoo.pretrained.adapter import FILE, PREFIX, WEIGHTS, with_adapter
 from zoo.pretrained.write_adapter import as_published
+from zoo.tree import named_leaves, nested
 
 GPT = GPTConfig(**SIZES)
 LLAMA = DecoderConfig(**SIZES | {"num_heads": 4, "num_kv_heads": 2}, tied=True)

@@ -13,11 +13,13 @@ import train
 import zoo
 from zoo import metrics
 from zoo.best import best_specs, judged, smaller_is_better, unknown_best, value_of
-from zoo.checkpoint import Checkpoints, leaf_sums, named_leaves
+from zoo.checkpoint import Checkpoints
+from zoo.digest import leaf_sums
 from zoo.errors import ConfigError
 from zoo.evaluation import Evaluation
 from zoo.lettered import ParamSpec
 from zoo.reporter import Reporter
+from zoo.tree import named_leaves
 
 # --- the rule -------------------------------------------------------------------------------------
 

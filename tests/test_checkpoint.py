@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from training import MESHES, eight_devices, families, mesh_of, parts_of, train
 
-from zoo.checkpoint import Checkpoints, named_leaves, nested, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.errors import CheckpointError, StorageError
 from zoo.lettered import ParamSpec
 from zoo.models import MODELS
+from zoo.tree import named_leaves, nested
 
 STEPS = 6
 

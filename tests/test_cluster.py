@@ -15,12 +15,12 @@ from test_train import TINY, text_in
 
 import train
 from zoo import cluster
-from zoo.checkpoint import named_leaves
 from zoo.cluster import ClusterConfig
 from zoo.errors import CheckpointError, ConfigError
 from zoo.metrics import records
 from zoo.pretrained import from_pretrained
 from zoo.recipes.recipe import EXEMPT
+from zoo.tree import named_leaves
 
 ROOT = Path(__file__).parent.parent
 FAMILIES = {

@@ -15,7 +15,8 @@ from training import eight_devices, mesh_of
 
 import train
 from zoo import distill, models, optim, schedules, sharding
-from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.distill import Distill, Lesson
 from zoo.errors import ConfigError
 from zoo.models.bert import BERTConfig
@@ -24,6 +25,7 @@ from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.step import TrainStep
 from zoo.tasks import CausalLM, Classify, Tag
+from zoo.tree import named_leaves
 
 random = np.random.default_rng(0)
 LENGTHS = np.array([3, 5])

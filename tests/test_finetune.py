@@ -12,7 +12,8 @@ from training import batch_of, mesh_of, parts_of, tiny_model, train
 
 import zoo
 from zoo import models, optim, schedules
-from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.errors import ConfigError
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
@@ -23,6 +24,7 @@ from zoo.models.scalar_mix import ELMoConfig
 from zoo.models.seq2seq import Seq2SeqConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.optim.finetune import FineTune, by_depth, frozen_names, without
+from zoo.tree import named_leaves
 
 BERT = BERTConfig(vocab_size=100, max_length=16, num_layers=3, num_heads=2, d_model=8, d_ff=12)
 

@@ -15,7 +15,6 @@ from training import eight_devices, mesh_of, parts_of, train
 import zoo
 from zoo import models, optim, schedules
 from zoo.__main__ import main
-from zoo.checkpoint import named_leaves, nested
 from zoo.data.tokenizers.bpe import BPETokenizer, byte_symbols
 from zoo.errors import ConfigError
 from zoo.models.bert import BERTConfig
@@ -23,6 +22,7 @@ from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
 from zoo.models.lora import LoRA, frozen_beside, with_lora
 from zoo.optim.finetune import without
+from zoo.tree import named_leaves, nested
 
 EVERYWHERE = LoRA(rank=2, alpha=6.0, targets=("*attention/*", "*mlp/*"))
 BERT = BERTConfig(vocab_size=65, max_length=16, num_layers=2, num_heads=2, d_model=8, d_ff=12)

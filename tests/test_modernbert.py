@@ -11,13 +11,13 @@ from families import jit, parameters
 from goldens import modernbert as goldens
 
 import zoo
-from zoo.checkpoint import named_leaves
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.depth import depths
 from zoo.models.modernbert import SIZES, ModernBERTConfig
 from zoo.models.tagger import TaggerConfig
 from zoo.pretrained.modernbert import config_from_hf, config_to_hf, from_hf, places, to_hf
+from zoo.tree import named_leaves
 
 each_case = pytest.mark.parametrize("case", goldens.CASES)
 

@@ -8,9 +8,11 @@ import pytest
 from training import batch_of, compiled, eight_devices, initial, mesh_of, parts_of
 
 from zoo import optim, sharding
-from zoo.checkpoint import Checkpoints, named_leaves, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.errors import ConfigError
 from zoo.models.gpt import GPTConfig
+from zoo.tree import named_leaves
 
 OPTIMIZERS = [optim.AdamW(learning_rate=1e-2), optim.Adafactor(), optim.Muon()]
 

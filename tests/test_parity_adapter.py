@@ -16,7 +16,6 @@ from test_adapter import adapted, put
 
 import zoo
 from zoo import optim, schedules
-from zoo.checkpoint import named_leaves, nested
 from zoo.models.lora import LoRA, frozen_beside, with_lora
 from zoo.optim.finetune import without
 from zoo.pretrained.adapter import PREFIX
@@ -24,6 +23,7 @@ from zoo.pretrained.architectures import architecture_of, config_of
 from zoo.pretrained.write_adapter import as_published
 from zoo.step import TrainState, TrainStep
 from zoo.tasks import CausalLM
+from zoo.tree import named_leaves, nested
 
 CONFIGS = PUBLISHED | ADAPTED
 each_case = pytest.mark.parametrize("case", goldens.CASES)

@@ -13,13 +13,15 @@ import pytest
 from training import eight_devices, initial, mesh_of, parts_of, tiny_model, train
 
 from zoo import optim
-from zoo.checkpoint import Checkpoints, named_leaves, nested, state_digest
+from zoo.checkpoint import Checkpoints
+from zoo.digest import state_digest
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn_config import RNNConfig
 from zoo.optim.finetune import without
 from zoo.optim.precision import MASTER, STOCHASTIC, first_state, rounded_at_random, stored, updated, wide
 from zoo.pretrained.runs import stored_params
 from zoo.schedules import Cosine
+from zoo.tree import named_leaves, nested
 
 ADAMW = optim.AdamW(learning_rate=1e-2)
 

@@ -29,7 +29,6 @@ from folders import (
 import train
 import zoo
 from zoo.__main__ import main as command
-from zoo.checkpoint import named_leaves
 from zoo.config import to_json
 from zoo.data import ExamplesConfig, MaskedConfig, load_tokenizer
 from zoo.data.tokenizers.bpe import byte_symbols
@@ -48,6 +47,7 @@ from zoo.pretrained.teacher import load_teacher
 from zoo.recipes import Recipe
 from zoo.schedules import Constant
 from zoo.tasks import Classify, MaskedPairs
+from zoo.tree import named_leaves
 
 # --- tokenizers -----------------------------------------------------------------------------------
 

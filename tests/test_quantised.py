@@ -14,7 +14,6 @@ from training import eight_devices
 
 import zoo
 import zoo.pretrained
-from zoo.checkpoint import named_leaves, nested
 from zoo.data.examples.record import Record
 from zoo.errors import ConfigError
 from zoo.inference import evaluate, predict
@@ -25,6 +24,7 @@ from zoo.models import quantised as whole_numbers
 from zoo.models.gpt import GPTConfig
 from zoo.models.lora import LoRA, with_lora
 from zoo.sharding import shardings
+from zoo.tree import named_leaves, nested
 
 # Of 64 inputs of a channel, two groups share a scale of 4 bits each; of its 256, eight.
 GPT = GPTConfig(vocab_size=100, max_length=32, num_layers=2, num_heads=4, d_model=64, dropout_rate=0.0)

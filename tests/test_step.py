@@ -22,12 +22,13 @@ from training import (
     train,
 )
 
-from zoo import checkpoint, optim, schedules
+from zoo import optim, schedules
 from zoo.feed import prefetched
 from zoo.models import MODELS
 from zoo.models.gpt import GPTConfig
 from zoo.plan.program import read_program
 from zoo.sharding import place_rows
+from zoo.tree import named_leaves
 
 # Programs are most of the time here, so tests share these. Young averages forget faster than 0.2 for two
 # steps, and not after them.
@@ -57,7 +58,7 @@ def test_first_values_are_the_same_on_a_mesh_and_spread_as_the_table_says(kind):
     alone = initial(parts, mesh_of())
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=0), state, alone)
     kept = {
-        name: x.nbytes for name, x in checkpoint.named_leaves(state).items() if x.sharding.is_fully_replicated
+        name: x.nbytes for name, x in named_leaves(state).items() if x.sharding.is_fully_replicated
     }
     total = sum(x.nbytes for x in jax.tree.leaves(state))
     assert sum(kept.values()) < 0.02 * total, kept

@@ -9,11 +9,11 @@ import pytest
 import train
 import zoo
 from zoo import cli
-from zoo.checkpoint import named_leaves
 from zoo.inference.predict import predict
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.pretrained.start import load_start
 from zoo.recipes import CHOICES, CONFIGS
+from zoo.tree import named_leaves
 
 SHORT = "--steps 2 --save-every 2 --eval-every 2 --log-every 1 --schedule.warmup-steps 1".split()
 SIZES = {"d-model": 4, "d-state": 6, "num-filters": 64, "d-character": 3, "num-layers": 2}

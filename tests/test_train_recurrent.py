@@ -11,7 +11,6 @@ from test_train import refusal, terminate_at_step_six
 import train
 import zoo
 from zoo.__main__ import main
-from zoo.checkpoint import named_leaves
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import CheckpointError
 from zoo.mesh import MeshConfig, make_mesh
@@ -19,6 +18,7 @@ from zoo.models.classifier import ClassifierConfig
 from zoo.models.rnn import RNNConfig
 from zoo.pretrained.runs import choices
 from zoo.pretrained.start import load_start
+from zoo.tree import named_leaves
 
 LSTM = (
     "lstm_stdlib --data.tokenizer word --data.vocab-size 0 --model.d-model 12 --model.d-state 16 "

@@ -15,7 +15,7 @@ import pytest
 from training import ROWS, eight_devices, mesh_of
 
 from zoo import models, optim, schedules, sharding
-from zoo.checkpoint import Checkpoints, named_leaves
+from zoo.checkpoint import Checkpoints
 from zoo.evaluation import Evaluation
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.embedder import EmbedderConfig
@@ -26,6 +26,7 @@ from zoo.models.tagger import TaggerConfig
 from zoo.models.word_vectors import WordVectorsConfig
 from zoo.step import TrainStep
 from zoo.tasks import Choice, Classify, Contrastive, Regress, Seq2Seq, SkipGram, Slots, Tag
+from zoo.tree import named_leaves
 
 V, T, CLASSES, TAGS = 65, 8, 4, 8
 ENCODER = RNNConfig(

@@ -8,13 +8,13 @@ import dataclasses
 import optax
 
 from zoo import models, optim
-from zoo.checkpoint import named_leaves
 from zoo.distill import Lesson
 from zoo.errors import ConfigError
 from zoo.models.depth import depths
 from zoo.models.lora import frozen_beside, with_lora
 from zoo.optim.finetune import by_depth, frozen_names, without
 from zoo.step import TrainStep
+from zoo.tree import named_leaves
 
 
 def complete(recipe, dataset):

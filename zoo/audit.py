@@ -16,10 +16,10 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from zoo.checkpoint import named_leaves
 from zoo.digest import bit_sums
 from zoo.errors import NumericsError
 from zoo.sharding import on_each_device
+from zoo.tree import named_leaves
 
 Sums = dict[str, np.ndarray]
 """{leaf: the two sums of what each device of the mesh holds of it, [devices, 2]}."""

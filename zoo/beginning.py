@@ -2,9 +2,9 @@
 
 import sys
 
-from zoo.checkpoint import named_leaves
 from zoo.optim.finetune import overlaid
 from zoo.pretrained.start import load_start
+from zoo.tree import named_leaves
 
 
 def first_state(recipe, parts, mesh, dataset):

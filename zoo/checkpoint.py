@@ -34,6 +34,7 @@ import jax.numpy as jnp
 from zoo import cluster, faults, manifest, sharding, steps
 from zoo.digest import digest_of, looked_at
 from zoo.errors import CheckpointError, NumericsError, StorageError, first_line, storage_errors
+from zoo.tree import named_leaves, nested
 
 WHOLE = 2  # of the newest steps known to be whole, how many are never deleted
 INTACT = manifest.Finding(sealed=True, wrong="")
@@ -306,34 +307,3 @@ def said_of(odd: dict[str, int]) -> str:
     name, count = next(iter(odd.items()))
     more = f", and {len(odd) - 1} more arrays hold such" * (len(odd) > 1)
     return f"{name} holds {count:,} number(s) that are not finite{more}"
-
-
-# --- names and digests ----------------------------------------------------------------------------
-
-
-def named_leaves(tree) -> dict[str, Any]:
-    """{"params/blocks/mlp/up/w": leaf, ...}: names that do not depend on Python classes."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
-
-
-def nested(leaves: dict[str, Any]) -> dict[str, Any]:
-    """The nested dict that `named_leaves` names."""
-    tree: dict[str, Any] = {}
-    for name, leaf in leaves.items():
-        *folders, last = name.split("/")
-        node = tree
-        for folder in folders:
-            node = node.setdefault(folder, {})
-        node[last] = leaf
-    return tree
-
-
-def state_digest(tree, specs) -> str:
-    """16 hexadecimal digits that two equal states share, on any mesh; vocabulary padding is left out."""
-    return digest_of(leaf_sums(tree, specs))
-
-
-def leaf_sums(tree, specs) -> dict[str, list[int]]:
-    """Two 32-bit sums of each array's bits, by name."""
-    return looked_at(named_leaves(tree), tuple(jax.tree.leaves(specs)))[0]

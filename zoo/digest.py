@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo.lettered import ParamSpec
+from zoo.tree import named_leaves
 
 Sums = dict[str, list[int]]
 
@@ -25,6 +26,16 @@ def looked_at(leaves: dict[str, Any], specs: tuple[ParamSpec, ...]) -> tuple[Sum
     return {name: each[:2] for name, each in found.items()}, {
         name: each[2] for name, each in found.items() if each[2]
     }
+
+
+def state_digest(tree, specs) -> str:
+    """16 hexadecimal digits that two equal states share, on any mesh; vocabulary padding is left out."""
+    return digest_of(leaf_sums(tree, specs))
+
+
+def leaf_sums(tree, specs) -> dict[str, list[int]]:
+    """Two 32-bit sums of each array's bits, by name."""
+    return looked_at(named_leaves(tree), tuple(jax.tree.leaves(specs)))[0]
 
 
 def digest_of(sums: Sums) -> str:

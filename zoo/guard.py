@@ -34,7 +34,7 @@ class Guard:
     """What is done about numbers that cannot be right."""
 
     nonfinite: Literal["stop", "skip"] = "stop"
-    """A loss, a gradient or a parameter that is not finite ends the run, or its batch is skipped."""
+    """A loss or a gradient that is not finite ends the run, or its batch is skipped."""
     limit: int = 10
     """So many steps in a row without an update end the run."""
     spike: float = 0.0

@@ -7,9 +7,8 @@ ZeRO-Offload (Ren et al. 2021, arXiv 2101.06840), but with the update on the dev
 same to the bit. The state is fetched once the gradients are there, never beside activations, and put back
 after the update. The price is its bytes twice over the wire between host and device, each step.
 
-What a step needs at most is the larger of two: activations, or the update with all of the state, old and
-new, as an update is applied only where the whole of it is finite. So this helps where activations are the
-larger, and not where the update is.
+What a step needs at most is the larger of two: activations, or the update with all of the optimizer's state.
+So this helps where activations are the larger, and not where the update is.
 """
 
 import dataclasses

@@ -7,11 +7,11 @@ import jax
 import numpy as np
 
 from zoo import cluster, events, kernels, metrics, optim, sharding, throughput
-from zoo.checkpoint import named_leaves
 from zoo.errors import NumericsError
 from zoo.mesh import describe
 from zoo.optim.finetune import without
 from zoo.progress import Progress
+from zoo.tree import named_leaves
 
 TOLERATED = 0.02  # of the parameters' bytes, whole on every device where they are meant to be shared
 

@@ -13,7 +13,7 @@ import dataclasses
 import jax
 
 from zoo import models
-from zoo.checkpoint import named_leaves, nested
+from zoo.tree import named_leaves, nested
 
 
 def apart(model, params):

@@ -14,10 +14,10 @@ activations' dtype, as matmuls' weights are, and so is their gradient when it cr
 is added up in float32.
 """
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.lettered import ParamSpec
 from zoo.models.pure import Model
 from zoo.sharding import Copies, copied, spread
+from zoo.tree import named_leaves, nested
 
 
 def word_tables(model: Model) -> dict[str, ParamSpec]:

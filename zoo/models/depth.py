@@ -15,9 +15,9 @@ import re
 import jax
 import numpy as np
 
-from zoo.checkpoint import named_leaves
 from zoo.errors import ConfigError
 from zoo.models.pure import Model
+from zoo.tree import named_leaves
 
 NUMBERED = re.compile(r"layers?_?(\d+)")
 

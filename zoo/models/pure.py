@@ -23,11 +23,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from zoo import lettered
-from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError
 from zoo.layers import Linear
 from zoo.models import lora as low_rank
 from zoo.models import quantised as whole_numbers
+from zoo.tree import named_leaves, nested
 
 INPUTS = (
     *("tokens", "positions", "segments", "lengths", "token_types"),

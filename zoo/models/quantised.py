@@ -24,10 +24,10 @@ import math
 import jax
 import jax.numpy as jnp
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError, nearest
 from zoo.lettered import ParamSpec
 from zoo.sharding import shardings_like
+from zoo.tree import named_leaves, nested
 
 WEIGHTS = {"int8": 8, "int4": 4}
 INTEGERS = {bits: jnp.dtype(name) for name, bits in WEIGHTS.items()}

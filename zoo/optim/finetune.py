@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.errors import ConfigError, nearest
+from zoo.tree import named_leaves, nested
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.optim.state import state_specs as rule_specs
+from zoo.tree import named_leaves, nested
 
 MASTER, STOCHASTIC = "bfloat16", "bfloat16_stochastic"
 

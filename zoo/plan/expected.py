@@ -23,13 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax.tree_util import Partial
 
-from zoo.checkpoint import named_leaves
 from zoo.losses import CHUNK_BYTES
 from zoo.mesh import AXES, abstract_mesh
 from zoo.models.copies import word_tables
 from zoo.optim.finetune import without
 from zoo.plan.abstract import bytes_per_device, offloaded_bytes
 from zoo.sharding import RULES
+from zoo.tree import named_leaves
 
 # Rows that shapes are asked for with: a prime that no dimension of a model is, so what has it counts rows.
 ROWS = 10_007

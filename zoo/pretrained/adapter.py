@@ -22,7 +22,6 @@ from typing import Any
 
 import numpy as np
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.errors import CheckpointError
 from zoo.pretrained.architectures import family_of
 from zoo.pretrained.finite import check_finite
@@ -32,6 +31,7 @@ from zoo.pretrained.settings import ADAPTER_FILE as FILE
 from zoo.pretrained.settings import read_settings, setting
 from zoo.pretrained.stored import StoredTensor, open_file
 from zoo.pretrained.tensors import check_tensors, named_specs
+from zoo.tree import named_leaves, nested
 
 WEIGHTS, PICKLE = "adapter_model.safetensors", "adapter_model.bin"
 PREFIX, A, B = "base_model.model.", ".lora_A.weight", ".lora_B.weight"

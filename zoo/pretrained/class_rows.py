@@ -12,8 +12,8 @@ from collections.abc import Mapping, Sequence
 import jax
 import jax.numpy as jnp
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.data.examples.labels import unnamed
+from zoo.tree import named_leaves, nested
 
 HEADS = {"labels": ("classes", "intent"), "tags": ("tags", "slots")}  # the parts that answer with names
 

@@ -19,7 +19,6 @@ import jax
 import numpy as np
 
 from zoo import models, sharding
-from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.examples.labels import unnamed
 from zoo.data.tokenizers import holds_tokenizer
@@ -31,6 +30,7 @@ from zoo.pretrained.places import Place, Recognised, check_fit, dtype_of, filled
 from zoo.pretrained.settings import labels_in, read_settings, setting
 from zoo.pretrained.stored import new_folder, open_tensors, write_shards
 from zoo.pretrained.tensors import listed, named_specs
+from zoo.tree import named_leaves, nested
 
 SHARD_SIZE = 5 * 10**9  # bytes, as transformers divides
 SINGLE_LABEL, REGRESSION = "single_label_classification", "regression"

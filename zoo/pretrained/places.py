@@ -15,10 +15,10 @@ from typing import Any
 
 import numpy as np
 
-from zoo.checkpoint import named_leaves, nested
 from zoo.lettered import ParamSpec
 from zoo.pretrained.finite import check_finite
 from zoo.pretrained.tensors import check_tensors, named_specs
+from zoo.tree import named_leaves, nested
 
 Tensors = Mapping[str, Any]
 """Names to arrays, or to what `np.asarray` makes one of (stored.py)."""

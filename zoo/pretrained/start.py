@@ -18,7 +18,6 @@ from typing import Any
 import jax
 
 from zoo import models, sharding
-from zoo.checkpoint import named_leaves, nested
 from zoo.data import load_tokenizer
 from zoo.data.tokenizers import holds_tokenizer
 from zoo.errors import CheckpointError, ConfigError
@@ -31,6 +30,7 @@ from zoo.pretrained.class_rows import Names, by_name
 from zoo.pretrained.hub import local
 from zoo.pretrained.runs import choices, is_run, load_params
 from zoo.run import recipe_of
+from zoo.tree import named_leaves, nested
 
 KEPT = ("dropout_rate", "dtype", "remat", "layer_unroll")  # of the recipe: how it is trained, not what it is
 COUNTED = ("vocab_size", "num_classes", "num_tags")  # 0 in a recipe: as many as the data has

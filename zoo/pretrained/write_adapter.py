@@ -24,7 +24,6 @@ import jax
 import numpy as np
 
 from zoo import models
-from zoo.checkpoint import named_leaves
 from zoo.data.tokenizers.published import read_template, write_template
 from zoo.errors import CheckpointError, ConfigError
 from zoo.mesh import MeshConfig, make_mesh
@@ -40,6 +39,7 @@ from zoo.pretrained.runs import is_run, stored_params
 from zoo.pretrained.stored import new_folder
 from zoo.pretrained.tensors import write_tensors
 from zoo.run import recipe_of
+from zoo.tree import named_leaves
 
 TASKS = {"classes": "SEQ_CLS", "tags": "TOKEN_CLS", "spans": "QUESTION_ANS"}
 WORDS = ("tokens/table", "head/table")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import zoo
 from zoo import config
-from zoo.checkpoint import named_leaves
 from zoo.errors import ConfigError, nearest
 from zoo.models import SIZES
 from zoo.pretrained import config_of, labels_of
@@ -14,6 +13,7 @@ from zoo.pretrained.hub import PREFIX, local
 from zoo.pretrained.runs import is_run
 from zoo.recipes import Recipe
 from zoo.run import read_json, recipe_of
+from zoo.tree import named_leaves
 
 
 def show_list(options) -> dict:
