@@ -47,14 +47,15 @@ def planted(mutant: Mutant, text: str) -> str | None:
 
 def tested(tree: Path, tests: Iterable[str]) -> tuple[int, str]:
     """pytest's exit code, and the last lines of what it said; -1 where it did not end in time."""
-    environment = os.environ | {"PYTHONPATH": str(tree), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, *PYTEST, *(f"tests/{test}" for test in tests)]
-    try:
-        done = subprocess.run(
-            command, cwd=tree, env=environment, capture_output=True, text=True, timeout=SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return -1, f"no end within {SECONDS} s"
+    with tempfile.TemporaryDirectory() as cache:  # what sound code has made of a text would hide a bug
+        environment = os.environ | {"PYTHONPATH": str(tree), "ZOO_CACHE": cache}
+        environment["PYTHONDONTWRITEBYTECODE"] = "1"
+        settings = {"env": environment, "capture_output": True, "text": True, "timeout": SECONDS}
+        try:
+            done = subprocess.run(command, cwd=tree, **settings)
+        except subprocess.TimeoutExpired:
+            return -1, f"no end within {SECONDS} s"
     return done.returncode, "\n".join(done.stdout.splitlines()[-5:])
 
 
