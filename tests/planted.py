@@ -146,6 +146,8 @@ PLANTED = [
            "the oldest steps are kept", "test_checkpoint_faults.py::test_the_newest_two_that_are_whole_stay_and_others_go"),
     Mutant("sweep-too-much", "zoo/steps.py", "if WRITING in path.name or path.name.endswith(REMOVED):", "if WRITING in path.name or not path.name.endswith(REMOVED):",
            "sweeping takes whole steps and leaves what was removed", "test_checkpoint_faults.py::test_what_killed_runs_leave_is_swept_by_the_owner_alone"),
+    Mutant("steps-by-their-names", "zoo/steps.py", "return sorted(int(name) for name in names if name.isdecimal() and str(int(name)) == name)", "return [int(name) for name in sorted(names) if name.isdecimal() and str(int(name)) == name]",
+           "step 8 is newer than step 12", "test_manifest.py::test_only_a_folder_whose_name_is_a_number_is_a_step"),
     Mutant("save-error-swallowed", "zoo/checkpoint.py", "saving.result()", "saving.exception()",
            "a save that fails in the background is forgotten", "test_checkpoint_faults.py::test_a_save_that_fails_in_the_background_ends_the_run"),
     Mutant("nan-stored", "zoo/checkpoint.py", "        if odd:\n            raise NumericsError(", "        if False:\n            raise NumericsError(",
