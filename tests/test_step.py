@@ -57,9 +57,7 @@ def test_first_values_are_the_same_on_a_mesh_and_spread_as_the_table_says(kind):
         state = parts.init_on(mesh)
     alone = initial(parts, mesh_of())
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6, atol=0), state, alone)
-    kept = {
-        name: x.nbytes for name, x in named_leaves(state).items() if x.sharding.is_fully_replicated
-    }
+    kept = {name: x.nbytes for name, x in named_leaves(state).items() if x.sharding.is_fully_replicated}
     total = sum(x.nbytes for x in jax.tree.leaves(state))
     assert sum(kept.values()) < 0.02 * total, kept
 
