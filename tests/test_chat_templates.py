@@ -93,6 +93,11 @@ def test_what_is_quoted_is_text(tokenizer):
     assert content in tokenizer.decode(found.ids[found.is_answer])
 
 
+def test_of_two_marks_that_begin_alike_the_longer_is_found():
+    pattern = encoding.spellings({"<|end|>": 1, "<|end|>\n": 2})
+    assert pattern.findall("a<|end|>\nb<|end|>c") == ["<|end|>\n", "<|end|>"]
+
+
 @pytest.mark.parametrize("kind", ["split", "metaspace"])
 @pytest.mark.parametrize("name", ["chatml", "trimming", "strict", "marking"])
 def test_a_quoted_mark_changes_nothing_but_itself(name, kind, tmp_path):

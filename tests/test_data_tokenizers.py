@@ -285,6 +285,12 @@ def test_a_damaged_bpe_vocabulary_is_refused(tmp_path, damage, complaint):
     assert complaint in refusal(BPETokenizer.read, tmp_path)
 
 
+def test_a_word_of_up_to_100_letters_is_pieces_and_a_longer_one_unknown():
+    tokenizer = WordPieceTokenizer(("[UNK]", "a", "##a"))
+    assert tokenizer.encode("a" * 100).tolist() == [1] + [2] * 99
+    assert tokenizer.encode("a" * 101).tolist() == [0]
+
+
 @pytest.mark.parametrize(
     "pieces, complaint",
     [

@@ -11,6 +11,7 @@ import zoo
 from zoo import losses
 from zoo.losses import cross_entropy, drift, summed
 from zoo.models import gpt
+from zoo.tasks.causal_lm import CausalLM
 from zoo.tasks.masked_lm import word_sums
 from zoo.tasks.seq2seq import Seq2Seq
 
@@ -171,3 +172,32 @@ def test_logits_of_more_than_256_mib_come_in_as_many_chunks_as_that_holds(rows, 
 
     text = str(jax.make_jaxpr(loss)(**given))
     assert text.count(f"length={chunks}") == (chunks > 1) and ("scan" in text) == (chunks > 1)
+
+
+def test_nats_and_targets_are_counted_by_their_weights():
+    params, x_BTD, targets_BT, weights_BT = drawn()
+    logits_BTV = read(params, x_BTD)
+    nats, weight = cross_entropy(logits_BTV, targets_BT, weights_BT)
+    shares_BTV = np.exp(np.asarray(logits_BTV, np.float64))
+    picked_BT1 = np.take_along_axis(shares_BTV, np.maximum(targets_BT, 0)[..., None], axis=-1)
+    wanted_BT = np.log(shares_BTV.sum(-1)) - np.log(picked_BT1[..., 0])
+    np.testing.assert_allclose(nats, (wanted_BT * weights_BT).sum(), rtol=1e-5)
+    np.testing.assert_allclose(weight, weights_BT.sum(), rtol=1e-6)
+
+
+def test_every_target_is_the_token_behind_its_input():
+    tokens = np.arange(12).reshape(2, 6)
+    batch = CausalLM().batch({"tokens": tokens})
+    np.testing.assert_array_equal(batch["inputs"]["tokens"], tokens[:, :5])
+    np.testing.assert_array_equal(batch["targets"], batch["inputs"]["tokens"] + 1)
+    np.testing.assert_array_equal(batch["weights"], np.ones((2, 5)))
+
+
+def test_z_loss_adds_to_each_target_what_its_denominator_has_drifted():
+    params, x_BTD, targets_BT, weights_BT = drawn()
+    logits_BTV = read(params, x_BTD)
+    batch = {"targets": targets_BT, "weights": weights_BT}
+    found = CausalLM(z_loss=0.01).loss(logits_BTV, Partial(lambda x: x), batch)
+    denominator_BT = np.log(np.exp(np.asarray(logits_BTV, np.float64)).sum(-1))
+    added = 0.01 * (denominator_BT**2 * weights_BT).sum()
+    np.testing.assert_allclose(found["loss"] - found["nats"], added, rtol=1e-5)

@@ -185,10 +185,10 @@ def test_a_sector_that_cannot_be_read_is_damage_and_a_lack_of_descriptors_is_not
 
 
 def test_only_a_folder_whose_name_is_a_number_is_a_step(tmp_path):
-    for name in ("1", "20", "3.orbax-checkpoint-tmp", "4.removed", "05", "-6", "six", "\u0661", "1e3"):
+    for name in ("1", "9", "20", "3.orbax-checkpoint-tmp", "4.removed", "05", "-6", "six", "\u0661", "1e3"):
         (tmp_path / name).mkdir()
     (tmp_path / "7").write_text("a file")
-    assert steps.numbered(tmp_path) == [1, 20]
+    assert steps.numbered(tmp_path) == [1, 9, 20]
     assert steps.numbered(tmp_path / "nowhere") == []
     steps.sweep(tmp_path)
     assert not (tmp_path / "3.orbax-checkpoint-tmp").exists() and not (tmp_path / "4.removed").exists()

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.tree_util import Partial
 from training import (
     MESHES,
     ROWS,
@@ -23,11 +25,13 @@ from training import (
 )
 
 from zoo import optim, schedules
-from zoo.feed import prefetched
+from zoo.feed import evaluation_batches, prefetched
 from zoo.models import MODELS
 from zoo.models.gpt import GPTConfig
+from zoo.models.rnn import RNNConfig
 from zoo.plan.program import read_program
 from zoo.sharding import place_rows
+from zoo.tasks import CausalLM
 from zoo.tree import named_leaves
 
 # Programs are most of the time here, so tests share these. Young averages forget faster than 0.2 for two
@@ -132,6 +136,22 @@ def test_a_loss_that_is_not_finite_changes_nothing(kind, poison):
     jax.tree.map(np.testing.assert_array_equal, after, before)
 
 
+def test_a_gradient_that_is_not_finite_beside_a_finite_loss_changes_nothing():
+    class Pointed(CausalLM):
+        """With a term of value 0 that has no slope there."""
+
+        def loss(self, x_BTD, readout, batch):
+            sums = super().loss(x_BTD, readout, batch)
+            return sums | {"loss": sums["loss"] + jnp.sqrt(0 * jnp.square(x_BTD).sum())}
+
+    parts, mesh = dataclasses.replace(parts_of(GPTConfig), task=Pointed()), mesh_of()
+    before = initial(parts_of(GPTConfig), mesh)
+    with jax.set_mesh(mesh):
+        after, numbers = jax.jit(parts.step)(before, batch_of(0, mesh))
+    assert jnp.isfinite(numbers["loss"]) and not numbers["finite"]
+    jax.tree.map(np.testing.assert_array_equal, after, before)
+
+
 @families
 def test_an_update_that_overflows_shows_in_the_norm_of_the_parameters(kind):
     """Gradient and loss are finite here; what they are added up to is not. No run goes on from there."""
@@ -161,6 +181,35 @@ def test_clipping_bounds_the_gradient_that_is_applied(kind):
         )
     )
     np.testing.assert_allclose(moved, 0.01 * rate, rtol=1e-4)
+
+
+def nats_of(parts, params, batch, key=None):
+    """(the summed loss of a batch, how many targets it has), with dropout by a key."""
+    training = {} if key is None else {"train": True, "rngs": {"dropout": key}}
+    x_BTD, _ = parts.model.features(params, batch["inputs"], **training)
+    sums = parts.task.loss(x_BTD, Partial(parts.model.readout_stored, params), batch)
+    return sums["loss"], sums["weight"]
+
+
+def test_an_update_is_the_gradient_of_the_mean_where_nothing_is_clipped():
+    sgd = optim.SGD(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    settings = {"optimizer": sgd, "clip_norm": 1000.0, "model": tiny_model(GPTConfig, dropout_rate=0.0)}
+    parts, batch = parts_of(GPTConfig, **settings), rows_of(0, range(ROWS))
+    before = initial(parts, mesh_of()).params
+
+    def mean(params):
+        nats, weight = nats_of(parts, params, batch)
+        return nats / weight
+
+    wanted = jax.jit(jax.grad(mean))(before)
+    after = train(parts, mesh_of(), stop=1)[0].params
+    rate = float(optim.learning_rate(sgd, schedules.Cosine(warmup_steps=2), 10)(0))
+    jax.tree.map(
+        lambda new, old, g: np.testing.assert_allclose((old - new) / rate, g, atol=2e-6),
+        after,
+        before,
+        wanted,
+    )
 
 
 def scaled(factor, tree):
@@ -195,6 +244,29 @@ def test_dropout_changes_with_the_step_and_not_between_runs(kind):
     assert train(parts, mesh, stop=2)[1] == train(parts, mesh, stop=2)[1]
 
 
+def test_each_micro_batch_drops_out_for_itself():
+    """By the key of the step, with the micro-batch's number folded in."""
+    parts, batch = in_parts(GPTConfig), rows_of(0, range(ROWS))
+    params, key = initial(parts, mesh_of()).params, jax.random.fold_in(jax.random.key(3), 0)
+    loss = jax.jit(functools.partial(nats_of, parts))
+    found = []
+    for number in range(2):
+        rows = jax.tree.map(lambda x, number=number: x[number::2], batch)
+        found.append(loss(params, rows, jax.random.fold_in(key, number)))
+    nats, weight = np.sum(found, axis=0)
+    np.testing.assert_allclose(train(parts, mesh_of(), stop=1)[1], nats / weight, rtol=1e-6)
+
+
+def test_a_row_that_begins_goes_on_from_nothing_and_others_from_their_state():
+    parts, batch = parts_of(RNNConfig), rows_of(0, range(ROWS))
+    params, carry = parts.init().params, jax.tree.map(lambda x: jnp.ones_like(x) / 2, parts.no_carry())
+    begins_B = np.arange(ROWS) % 3 == 0
+    chosen = jax.tree.map(lambda x: jnp.where(begins_B[:, None], 0, x), carry)
+    _, wanted = parts.model.features(params, batch["inputs"], state=chosen)
+    _, _, after = parts.evaluate(params, batch | {"begins": begins_B}, carry)
+    jax.tree.map(np.testing.assert_array_equal, after, wanted)
+
+
 @families
 @eight_devices
 def test_the_state_stays_where_the_table_put_it(kind):
@@ -214,6 +286,23 @@ def test_two_batches_wait_ahead_and_none_is_lost():
     batches = prefetched(lambda item: placed.append(item) or item, range(6))
     assert next(batches) == 0 and placed == [0, 1, 2]
     assert list(batches) == [1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("limit", "carried_rows", "read"),
+    [(0, 0, range(7)), (3, 0, [0, 2, 4]), (9, 0, range(7)), (3, 8, range(3)), (0, 8, range(7))],
+)
+def test_an_evaluation_reads_every_batch_or_an_even_choice(limit, carried_rows, read):
+    """Of rows that go on from batch to batch it is the first ones."""
+    dataset = SimpleNamespace(
+        num_eval_batches=7,
+        carried_rows=carried_rows,
+        cfg=SimpleNamespace(batch_size=8),
+        eval_batch=lambda number, rows: np.full(len(rows), number),
+    )
+    task = SimpleNamespace(batch=lambda examples: examples)
+    found = evaluation_batches(dataset, task, mesh_of(), limit)
+    assert [set(np.asarray(batch).tolist()) for batch in found] == [{number} for number in read]
 
 
 @eight_devices

@@ -17,6 +17,7 @@ from training import eight_devices
 
 import train
 from zoo import metrics
+from zoo.evaluation import Evaluation
 
 ROOT = Path(__file__).parents[1]
 TINY = (
@@ -193,6 +194,28 @@ def test_sigterm_saves_the_step_and_the_same_command_continues(text, whole, caps
     code, result, err = run(text, capsys, "--name", "stopped")
     assert code == 0 and "continued at step" in err
     assert result["state_digest"] == whole["state_digest"]
+
+
+def test_a_signal_breaks_an_evaluation_off(text, capsys, monkeypatch):
+    told = []
+
+    class Asked(Evaluation):
+        """Is sent a signal when it begins, and goes on when that has been heard."""
+
+        def __call__(self, params, batches=0):
+            os.kill(os.getpid(), signal.SIGTERM)
+            until = time.monotonic() + 20
+            while self._goes_on() and time.monotonic() < until:
+                time.sleep(0.01)
+            told.append("begun")
+            metrics = super().__call__(params, batches)
+            told.append("whole")
+            return metrics
+
+    monkeypatch.setattr(train, "Evaluation", Asked)
+    assert run(text, capsys)[0] == 75
+    assert told == ["begun"]
+    assert (text.parent / "runs" / "gpt_stdlib" / "checkpoints" / "5").is_dir()
 
 
 def test_watching_a_run_does_not_change_it(text, whole, capsys):
