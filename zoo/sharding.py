@@ -185,6 +185,12 @@ def spread(letters: str, shape: tuple[int, ...]) -> int:
     )
 
 
+def num_devices() -> int:
+    """Of the mesh in force; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
 def divides(letter: str, size: int) -> bool:
     """Whether all mesh axes of a letter divide a dimension of this size, on the mesh in force."""
     return spread(letter, (size,)) == spread(letter, (0,))

@@ -12,11 +12,14 @@ are added in the copy, and the copies are summed:
 What an Embed finds of its table's copies, it reads (zoo/layers.py); no model mentions them. They are in the
 activations' dtype, as matmuls' weights are, and so is their gradient when it crosses devices; on a device it
 is added up in float32.
+
+Only where every device has rows of its own: where devices share rows (tensor, context, pipeline, expert),
+the partitioner of jaxlib 0.10.2 aborts on lookups in copies whose words or positions are shared out too.
 """
 
 from zoo.lettered import ParamSpec
 from zoo.models.pure import Model
-from zoo.sharding import Copies, copied, spread
+from zoo.sharding import Copies, copied, num_devices, spread
 from zoo.tree import named_leaves, nested
 
 
@@ -28,8 +31,8 @@ def word_tables(model: Model) -> dict[str, ParamSpec]:
 
 def with_copies(model: Model, params, rows: int) -> dict:
     """The parameters, and beside every table of words its copies for the parts that the mesh in force makes
-    of `rows` rows."""
-    if spread("B", (rows,)) == 1:
+    of `rows` rows, where that is a part for each device."""
+    if num_devices() == 1 or spread("B", (rows,)) < num_devices():
         return params
     found = named_leaves(params)
     tables: dict[str, Copies] = {
