@@ -376,7 +376,7 @@ def test_layers_that_torch_does_not_have_are_refused():
 
 def test_a_file_that_is_not_safetensors_is_refused(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04 a pickle, perhaps")
-    assert "model.safetensors: cannot be read as safetensors" in refusal(
+    assert "model.safetensors: not a whole safetensors file" in refusal(
         read_tensors, tmp_path / "model.safetensors"
     )
     assert "missing.safetensors: cannot be read" in refusal(read_tensors, tmp_path / "missing.safetensors")
