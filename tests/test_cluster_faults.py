@@ -38,7 +38,10 @@ def errors(start) -> list[str]:
     ("other", "said"),
     [
         (("--seed", "3"), "process 1 is about to do something else than process 0 (seed: 0 -> 3)"),
-        (("--runs", "ELSEWHERE"), "is another folder for process 1 than for process 0"),
+        pytest.param(
+            *(("--runs", "ELSEWHERE"), "is another folder for process 1 than for process 0"),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_what_differs_is_refused_by_both_before_the_first_step(other, said, starts, tmp_path):

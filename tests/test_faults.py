@@ -73,8 +73,8 @@ def starts():
     ("fault", "code", "said"),
     [
         ("raise@3", 70, "RuntimeError: a fault on purpose"),
-        ("exit@3", 70, "sys.exit(0) in the midst of a run"),
-        ("segv@3", -11, "Fatal Python error: Segmentation fault"),
+        pytest.param("exit@3", 70, "sys.exit(0) in the midst of a run", marks=pytest.mark.long),
+        pytest.param("segv@3", -11, "Fatal Python error: Segmentation fault", marks=pytest.mark.long),
         ("nan@3", NumericsError.exit_code, "error: step 3: loss nan"),
         ("oops@3", ConfigError.exit_code, "error: ZOO_FAULT=oops@3"),
     ],

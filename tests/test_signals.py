@@ -46,9 +46,9 @@ def held(folder) -> dict[str, str]:
     ("fault", "at_least"),
     [
         ("int@6:data", 4),  # read ahead, while an earlier step is computed
-        ("hup@5:evaluate", 5),
+        pytest.param("hup@5:evaluate", 5, marks=pytest.mark.long),
         ("term@8:save", 8),
-        ("term@12:evaluate", 12),
+        pytest.param("term@12:evaluate", 12, marks=pytest.mark.long),
     ],
 )
 def test_in_every_phase_the_current_step_is_saved_and_the_same_command_ends_the_run(
