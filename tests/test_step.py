@@ -42,8 +42,8 @@ in_parts = functools.partial(parts_of, accumulate=2, average_decay=0.2)
 @families
 @eight_devices
 def test_losses_are_the_same_on_every_mesh(kind):
-    """First loss within 1e-6, first ten within 1e-5, relative: sums in another order, nothing else. GPT on all
-    of them, the others on the one with every axis; tests/test_meshes.py has more."""
+    """First loss within 1e-6, first ten within 1e-5, relative: sums in another order, nothing else. GPT on
+    all of them, the others on the one with every axis; tests/test_meshes.py has more."""
     parts = parts_of(kind)
     _, alone = train(parts, mesh_of())
     for sizes in MESHES if kind is GPTConfig else [(2, 2, 2)]:
