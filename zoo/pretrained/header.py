@@ -44,7 +44,9 @@ def read_header(path: Path) -> dict[str, Entry]:
         if text.count(b"data_offsets") > untrusted.TENSORS:
             raise ValueError(f"more than {untrusted.TENSORS:,} tensors")
         return entries(untrusted.json_object(text), 8 + length, total)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror}); {FETCH}") from None
+    except ValueError as error:
         raise CheckpointError(
             f"{path}: not a whole safetensors file ({first_line(error)}); {FETCH}"
         ) from None
