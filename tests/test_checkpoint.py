@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from training import MESHES, eight_devices, families, mesh_of, parts_of, train
+from training import MESHES, eight_devices, families, mesh_of, parts_of, train, two_families
 
 from zoo.checkpoint import Checkpoints
 from zoo.digest import state_digest
@@ -46,7 +46,7 @@ def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(kind, tmp_path):
         assert bits(state) == bits(whole)
 
 
-@families
+@two_families
 @eight_devices
 def test_restoring_on_another_mesh_is_exact(kind, tmp_path):
     parts = parts_of(kind)

@@ -22,6 +22,7 @@ from training import (
     rows_of,
     tiny_model,
     train,
+    two_families,
 )
 
 from zoo import optim, schedules
@@ -80,7 +81,7 @@ def test_many_steps_are_one_compilation(kind):
     assert compiled(parts, mesh)._cache_size() == 1
 
 
-@families
+@two_families
 def test_micro_batches_equal_one_big_batch(kind):
     """Without dropout, whose masks follow the micro-batch. Missing targets tell it from a mean of means."""
     model = tiny_model(kind, dropout_rate=0.0)
@@ -91,7 +92,7 @@ def test_micro_batches_equal_one_big_batch(kind):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-6), split.params, whole.params)
 
 
-@families
+@two_families
 @eight_devices
 def test_micro_batches_are_the_same_on_a_mesh(kind):
     _, alone = train(in_parts(kind), mesh_of(), stop=3)

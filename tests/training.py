@@ -32,6 +32,15 @@ LANGUAGE_MODELS = [
     if "causal" in models.create(kind()).traits and "pair" not in models.create(kind()).traits
 ]
 families = pytest.mark.parametrize("kind", LANGUAGE_MODELS, ids=lambda kind: kind.__name__)
+# The same where programs are dear: two families, which differ most, and the others among the long proofs.
+two_families = pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=() if kind in (models.GPTConfig, models.RNNConfig) else pytest.mark.long)
+        for kind in LANGUAGE_MODELS
+    ],
+    ids=lambda kind: kind.__name__,
+)
 
 
 def tiny_model(kind, **changes):
