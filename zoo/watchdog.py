@@ -33,19 +33,22 @@ class Watchdog:
         self._limit_s, self._clock = limit_s, clock
         self._durations_s: deque[float] = deque(maxlen=32)
         self._step, self._last, self._slow = 0, clock(), 1
-        self._over = threading.Event()
+        self._over, self._lock = threading.Event(), threading.Lock()
+        self._over.set()  # until it is entered
         self._is_first = True
 
     def __enter__(self):
         if self._limit_s:
+            self._over.clear()
             self.beat()
             threading.Thread(target=self._watch, name="watchdog", daemon=True).start()
         return self
 
     def __exit__(self, *_):
-        self._over.set()
-        if self._limit_s:
-            faulthandler.cancel_dump_traceback_later()
+        with self._lock:  # the thread must not arm it once more behind this
+            self._over.set()
+            if self._limit_s:
+                faulthandler.cancel_dump_traceback_later()
 
     def step(self, step: int) -> None:
         """The numbers of the step before this one have arrived."""
@@ -83,9 +86,10 @@ class Watchdog:
         return self._clock() - self._last > self.limit()
 
     def _arm(self):
-        if self._limit_s and sys.__stderr__ is not None and not self._over.is_set():
-            late = self.limit() + LATER_SECONDS
-            faulthandler.dump_traceback_later(late, exit=True, file=sys.__stderr__)
+        with self._lock:
+            if sys.__stderr__ is not None and not self._over.is_set():
+                late = self.limit() + LATER_SECONDS
+                faulthandler.dump_traceback_later(late, exit=True, file=sys.__stderr__)
 
     def _watch(self):
         while not self._over.wait(min(1.0, self._limit_s / 4)):
