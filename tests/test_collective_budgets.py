@@ -37,8 +37,9 @@ BUDGETS = {
     ("gpt", (1, 1, 8)): ({"all-gather": 8, "all-reduce": 11}, {"tensor": 5_950_266}),
     ("bert", (8, 1, 1)): ({"all-reduce": 2}, {"data": 1_374_142}),
     ("bert", (1, 8, 1)): ({"all-gather": 29, "all-reduce": 11}, {"fsdp": 2_594_942}),
-    ("lstm", (8, 1, 1)): ({"all-reduce": 1}, {"data": 793_422}),
-    ("lstm", (1, 8, 1)): ({"all-gather": 5, "all-reduce": 6}, {"fsdp": 1_277_318}),
+    # The second sum, of a byte or two, says whether what rows remember is finite everywhere.
+    ("lstm", (8, 1, 1)): ({"all-reduce": 2}, {"data": 793_426}),
+    ("lstm", (1, 8, 1)): ({"all-gather": 5, "all-reduce": 7}, {"fsdp": 1_277_322}),
 }
 
 pytestmark = [
@@ -97,5 +98,6 @@ def test_copies_of_a_model_gather_nothing(family):
 
 @pytest.mark.parametrize("family", ["gpt", "bert", "lstm"])
 def test_the_bytes_of_data_parallelism_are_the_closed_forms(family):
+    """Beside losses, and whether what rows remember is finite."""
     found, closed = moved(family, (8, 1, 1))
-    assert sum(each.wire_bytes for each in found) == pytest.approx(closed["data"], abs=14)
+    assert sum(each.wire_bytes for each in found) == pytest.approx(closed["data"], abs=18)
