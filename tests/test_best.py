@@ -101,7 +101,7 @@ def test_a_run_ends_with_its_best_parameters_however_it_was_interrupted(text, ca
     model, params, _ = zoo.from_pretrained(folder)
     with Checkpoints(folder / "checkpoints") as checkpoints:
         assert checkpoints.steps() == steps
-        saved = checkpoints._restore(whole["best_step"], {"params": model.abstract()}, mesh_of())
+        saved, _ = checkpoints._restore(whole["best_step"], {"params": model.abstract()}, mesh_of())
     for name, leaf in named_leaves(saved["params"]).items():
         np.testing.assert_array_equal(named_leaves(params)[name], leaf, err_msg=name)
 
