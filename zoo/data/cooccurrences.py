@@ -19,9 +19,9 @@ import numpy as np
 
 from zoo.data.cache import cached
 from zoo.data.corpus import Corpus, part_digest, read_corpus
-from zoo.data.draws import permuted, uniform
+from zoo.data.draws import uniform
 from zoo.data.limits import check_least, check_valid_fraction
-from zoo.data.order import draw
+from zoo.data.order import DrawnOrder, draw
 from zoo.data.sentences import Sentences, read_sentences
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.errors import ConfigError, DataError
@@ -149,20 +149,11 @@ class Cooccurrences:
 
     def places(self, step: int, rows: range) -> np.ndarray:
         """The epoch and the number of each of these cells of a step, int64 [B, 2]."""
-        return self._places(step)[list(rows)]
+        return self._order.places(step, rows)
 
     @functools.cached_property
-    def _places(self):
-        """step -> the places of all its rows, remembered: batch and receipt ask for them."""
-        return functools.lru_cache(4)(self._drawn)
-
-    def _drawn(self, step: int) -> np.ndarray:
-        numbers_B, size = step * self.cfg.batch_size + np.arange(self.cfg.batch_size), len(self.train)
-        epoch_B, number_B = np.divmod(numbers_B, size)
-        for epoch in np.unique(epoch_B).tolist():
-            here_B = epoch_B == epoch
-            number_B[here_B] = permuted(draw(self.seed, f"cells of epoch {epoch}"), number_B[here_B], size)
-        return np.stack([epoch_B, number_B], axis=1)
+    def _order(self) -> DrawnOrder:
+        return DrawnOrder(len(self.train), self.cfg.batch_size, self.seed, "cells")
 
     @property
     def epoch_size(self) -> int:

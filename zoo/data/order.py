@@ -11,6 +11,8 @@ from typing import Protocol
 
 import numpy as np
 
+from zoo.data.draws import permuted
+
 REMEMBERED = 1 << 14  # places; a batch is asked for its rows, and again for its receipt
 
 
@@ -76,6 +78,26 @@ class Order:
     def phase(self, epoch: int) -> int:
         """How an epoch's rows are cut."""
         return draw(self.seed, f"phase of epoch {epoch}") % self.layout.num_phases
+
+
+class DrawnOrder:
+    """Examples 0 to `size` - 1, permuted anew each epoch by numbers drawn for `purpose`: for the thousands of
+    rows a step that word vectors have, of which Grain would be asked one by one."""
+
+    def __init__(self, size: int, batch_size: int, seed: int, purpose: str):
+        self.size, self._batch_size, self._seed, self._purpose = size, batch_size, seed, purpose
+        self._of_step = lru_cache(4)(self._drawn)  # a batch asks for them, and again its receipt
+
+    def places(self, step: int, rows: range) -> np.ndarray:
+        """The epoch and the number of each of these rows of a step, int64 [B, 2]."""
+        return self._of_step(step)[list(rows)]
+
+    def _drawn(self, step: int) -> np.ndarray:
+        epoch_B, number_B = np.divmod(step * self._batch_size + np.arange(self._batch_size), self.size)
+        for epoch in np.unique(epoch_B).tolist():
+            here_B, key = epoch_B == epoch, draw(self._seed, f"{self._purpose} of epoch {epoch}")
+            number_B[here_B] = permuted(key, number_B[here_B], self.size)
+        return np.stack([epoch_B, number_B], axis=1)
 
 
 def draw(seed: int, purpose: str) -> int:

@@ -24,9 +24,9 @@ from typing import ClassVar
 import numpy as np
 
 from zoo.data.corpus import Corpus, read_corpus
-from zoo.data.draws import permuted, uniform
+from zoo.data.draws import uniform
 from zoo.data.limits import check_least, check_valid_fraction
-from zoo.data.order import draw
+from zoo.data.order import DrawnOrder, draw
 from zoo.data.sentences import Sentences, places_of_words, read_sentences
 from zoo.data.tokenizers.word import WordTokenizer
 from zoo.data.tokens import encode
@@ -157,20 +157,11 @@ class WordPairs:
 
     def places(self, step: int, rows: range) -> np.ndarray:
         """The epoch and the number in it of each of these rows of a step, int64 [B, 2]."""
-        return self._places(step)[list(rows)]
+        return self._order.places(step, rows)
 
     @functools.cached_property
-    def _places(self):
-        """step -> the places of all its rows, remembered: batch and receipt ask for them."""
-        return functools.lru_cache(4)(self._drawn)
-
-    def _drawn(self, step: int) -> np.ndarray:
-        numbers_B = step * self.cfg.batch_size + np.arange(self.cfg.batch_size)
-        epoch_B, row_B = np.divmod(numbers_B, self.train.num_rows)
-        for epoch in np.unique(epoch_B).tolist():
-            here_B, order = epoch_B == epoch, draw(self.train.seed, f"rows of epoch {epoch}")
-            row_B[here_B] = permuted(order, row_B[here_B], self.train.num_rows)
-        return np.stack([epoch_B, row_B], axis=1)
+    def _order(self) -> DrawnOrder:
+        return DrawnOrder(self.train.num_rows, self.cfg.batch_size, self.train.seed, "rows")
 
     @property
     def epoch_size(self) -> int:
