@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from training import MESHES, eight_devices, families, mesh_of, parts_of, train, two_families
+from training import eight_devices, families, mesh_of, parts_of, train, two_families
 
 from zoo.checkpoint import Checkpoints
 from zoo.digest import state_digest
@@ -52,7 +52,7 @@ def test_restoring_on_another_mesh_is_exact(kind, tmp_path):
     parts = parts_of(kind)
     state, _ = train(parts, mesh_of((2, 2, 2)), stop=2)
     saved(tmp_path, parts, state, mesh_of((2, 2, 2)))
-    for sizes in [*MESHES, (1, 1, 1), (1, 2, 1)]:
+    for sizes in [(1, 8, 1), (1, 2, 4), (1, 1, 1), (1, 2, 1)]:  # tests/test_meshes.py has all pairs
         found = restored(tmp_path, parts, mesh_of(sizes))
         assert bits(found) == bits(state)
         assert state_digest(found, parts.specs()) == state_digest(state, parts.specs())

@@ -38,7 +38,11 @@ def kinds(tree) -> set[str]:
 
 
 @eight_devices
-@pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda optimizer: type(optimizer).__name__)
+@pytest.mark.parametrize(
+    "optimizer",
+    [pytest.param(each, marks=() if each is OPTIMIZERS[0] else pytest.mark.long) for each in OPTIMIZERS],
+    ids=lambda optimizer: type(optimizer).__name__,
+)
 def test_training_is_the_same_to_the_bit_with_the_state_in_the_hosts_memory(optimizer):
     here, there = pair(optimizer, accumulate=2, average_decay=0.2)
     mesh = mesh_of((2, 2, 2))

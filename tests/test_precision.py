@@ -112,7 +112,7 @@ def test_rounding_at_random_trains_where_rounding_to_the_nearest_stalls():
 
 
 @eight_devices
-@pytest.mark.parametrize("param_dtype", [MASTER, STOCHASTIC])
+@pytest.mark.parametrize("param_dtype", [MASTER, pytest.param(STOCHASTIC, marks=pytest.mark.long)])
 def test_dtypes_are_kept_by_training_with_everything_beside_and_by_checkpoints(param_dtype, tmp_path):
     """Micro-batches, an average, the best, frozen parameters, the optimizer's state with the host."""
     frozen = frozenset(["tokens/table"])

@@ -9,8 +9,8 @@ import pytest
 from test_banned import called
 from test_house import ROOT, SOURCES
 
-LENGTH = 1 << 16  # the square of it takes more than a second
-SECONDS = 0.5
+LENGTH = 1 << 15  # the square of it takes a third of a second and more
+SECONDS = 0.15
 SAME = (
     "a",
     "1",
@@ -36,10 +36,11 @@ BLOCKS = {"CHINESE": "\u3400-\u4dbf\u4e00-\u9fff", "OPEN": "\ufdd1", "CLOSE": "\
 
 
 def expressions() -> dict[str, str]:
-    """{pattern: where} of all in the sources but the planner's, which reads what XLA writes."""
+    """{pattern: where} of all in the sources but the planner's, which reads what XLA writes, and a fault's,
+    which is there to take for ever."""
     found = {}
     for path in SOURCES:
-        if "plan" in path.parts:
+        if "plan" in path.parts or path.name == "faults.py":
             continue
         for node in ast.walk(ast.parse(path.read_text())):
             function = getattr(node, "func", None)

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from jax.tree_util import Partial
 from training import (
-    MESHES,
     ROWS,
     batch_of,
     compiled,
@@ -44,10 +43,10 @@ in_parts = functools.partial(parts_of, accumulate=2, average_decay=0.2)
 @eight_devices
 def test_losses_are_the_same_on_every_mesh(kind):
     """First loss within 1e-6, first ten within 1e-5, relative: sums in another order, nothing else. GPT on
-    all of them, the others on the one with every axis; tests/test_meshes.py has more."""
+    two meshes, the others on the one with every axis; tests/test_meshes.py has all."""
     parts = parts_of(kind)
     _, alone = train(parts, mesh_of())
-    for sizes in MESHES if kind is GPTConfig else [(2, 2, 2)]:
+    for sizes in [(8, 1, 1), (2, 2, 2)] if kind is GPTConfig else [(2, 2, 2)]:
         _, losses = train(parts, mesh_of(sizes))
         np.testing.assert_allclose(losses[0], alone[0], rtol=1e-6, err_msg=str(sizes))
         np.testing.assert_allclose(losses, alone, rtol=1e-5, err_msg=str(sizes))
