@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import jax
 
-from zoo import cli, cluster, data, ending, events, faults, models, plan, sharding, xla
+from zoo import cli, cluster, data, ending, events, faults, host_memory, models, plan, sharding, xla
 from zoo.assembly import complete, step_of
 from zoo.audit import audited
 from zoo.beginning import first_state
@@ -107,6 +107,8 @@ def train(name: str, recipe, stop: StopRequest) -> int:
     started = time.monotonic()
     # This and the next before a published folder's shapes are asked for: that starts JAX.
     flags = xla.apply(deterministic=recipe.deterministic)
+    if xla.likely_platform() == "cpu":
+        host_memory.keep()
     cluster.join(recipe.cluster)
     faults.reach("start", 0)
     if recipe.plot:

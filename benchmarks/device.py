@@ -3,9 +3,10 @@ reaches, and the weights that peers begin with."""
 
 from pathlib import Path
 
-from zoo import xla
+from zoo import host_memory, xla
 
 FLAGS = xla.apply()
+MALLOC = host_memory.keep() if xla.likely_platform() == "cpu" else ""
 
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
@@ -26,6 +27,7 @@ def ready(compile_s: float, mesh=None) -> dict:
     return {
         "compile_s": compile_s,
         "flags": FLAGS,
+        "malloc": MALLOC,
         "mesh": dict(mesh.shape) if mesh is not None else {},
         "device": {"kind": device.device_kind, "platform": device.platform, "count": jax.device_count()},
     }

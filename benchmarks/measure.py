@@ -81,7 +81,7 @@ def compare(found: dict, work, opened, started, folder: Path) -> None:
     """How far each side's first numbers are from zoo's: losses of the first steps, outputs and gradients,
     tokens, or vectors."""
     first = {side: dict(np.load(folder / f"{side}.npz")) for side in opened}
-    found |= {name: started["zoo"][name] for name in ("flags", "mesh", "device")}
+    found |= {name: started["zoo"][name] for name in ("flags", "malloc", "mesh", "device")}
     found["sides"] = {}
     for side in opened:
         apart, agrees = distance(first["zoo"], first[side], work.dtype)

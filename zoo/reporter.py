@@ -6,7 +6,7 @@ import math
 import jax
 import numpy as np
 
-from zoo import cluster, events, kernels, metrics, optim, sharding, throughput
+from zoo import cluster, events, host_memory, kernels, metrics, optim, sharding, throughput
 from zoo.errors import NumericsError
 from zoo.mesh import describe
 from zoo.optim.finetune import without
@@ -54,6 +54,8 @@ class Reporter:
             "devices": f"{mesh}, {device.device_kind}; {self.peak_source}",
             "XLA": " ".join(flags) or "no settings of ours",
         }
+        if device.platform == "cpu" and (text := host_memory.keep()):
+            lines["malloc"] = text
         if self._recipe.deterministic and device.platform != "gpu":
             lines["XLA"] += f"; a {device.platform.upper()} is deterministic without any"
         rows = self._recipe.data.batch_size // self._recipe.accumulate

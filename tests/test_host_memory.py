@@ -1,0 +1,57 @@
+"""Memory that a process keeps: each in a process of its own, as malloc cannot be told to forget."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from zoo import host_memory
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="glibc's malloc")
+
+FAULTS = """
+import resource
+import numpy as np
+from zoo import host_memory
+{first}
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def step():
+    array = np.empty(8 << 20, np.float32)
+    array[:] = 1  # 32 MiB, 8,192 pages
+step()
+before = faults()
+for _ in range(4):
+    step()
+print(faults() - before)
+"""
+
+
+def faults_of(first, **environment):
+    """Of four arrays of 32 MiB, made and given back one after the other."""
+    code = FAULTS.format(first=first)
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(host_memory.GIVEN)}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=clean | environment, check=True
+    )
+    *words, last = run.stdout.splitlines()
+    return words, int(last)
+
+
+def test_what_was_freed_is_there_for_the_next_step():
+    words, count = faults_of("print(host_memory.keep()); print(host_memory.keep())")
+    assert words[0].startswith("kept between steps") and words[0] == words[1]
+    assert count < 16
+    assert faults_of("")[1] > 16  # 4 x 16 huge pages or 4 x 8,192 small ones: numpy asks for huge ones too
+
+
+def test_who_sets_malloc_knows_better():
+    words, count = faults_of("print(host_memory.keep())", MALLOC_ARENA_MAX="2")
+    assert words == [""] and count > 16
+
+
+def test_no_more_addresses_than_a_process_may_have():
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
+    words, count = faults_of(limit + "print(host_memory.keep())")
+    assert words[0].startswith("kept between steps") and count < 16

@@ -1,0 +1,31 @@
+"""The norm of everything in a tree."""
+
+import jax
+import jax.numpy as jnp
+
+TERMS = 32
+
+
+def global_norm(tree) -> jax.Array:
+    """The root of the sum of squares of all numbers in a tree of float32 arrays."""
+    return jnp.sqrt(sum(map(_squares, jax.tree.leaves(tree)), jnp.zeros((), jnp.float32)))
+
+
+def _squares(x):
+    if x.ndim == 0 or jax.sharding.get_abstract_mesh().size > 1:
+        return _at_once(x)
+    return jax.lax.platform_dependent(x, cpu=_in_parts, default=_at_once)
+
+
+def _at_once(x):
+    return jnp.sum(jnp.square(x))
+
+
+def _in_parts(x):
+    """Up to 32 parts' squares added to one another, then all numbers of that sum. On a CPU XLA writes squares
+    to memory before it adds them up one by one; of this it makes one loop that reads each number once: 34 and
+    5.2 ms for 113 MB on two cores of an Intel Xeon, jaxlib 0.10.2. Only for arrays in one piece, as the
+    parts of one that is spread over devices need not lie where it does."""
+    terms = max(n for n in range(1, TERMS + 1) if len(x) % n == 0)
+    parts = x.reshape(terms, len(x) // terms, *x.shape[1:])
+    return jnp.sum(sum(jnp.square(parts[n]) for n in range(terms)))
