@@ -197,6 +197,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
             faults.reach("evaluate", int(state.step))
             with watchdog.slow(), contextlib.suppress(Abandoned):
                 metrics = evaluate(state.evaluated_params, recipe.eval_batches)
+                host_memory.settle("evaluation")
                 return judge(state, reporter.evaluated(int(state.step), metrics))
             return state
 
@@ -213,6 +214,7 @@ def train_in(run, recipe, dataset, mesh, stop, flags) -> dict | None:
                 checkpoints.poll()
                 state, numbers = (audit if guard.audits(step) else train_step)(state, batch)
                 stop.unsaved = True
+                host_memory.settle("step")
                 faults.reach("step", step)
                 if guard.may_rewind and numbers["spike"]:
                     with watchdog.slow():

@@ -55,3 +55,37 @@ def test_no_more_addresses_than_a_process_may_have():
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
     words, count = faults_of(limit + "print(host_memory.keep())")
     assert words[0].startswith("kept between steps") and count < 16
+
+
+HOLES = """
+import ctypes
+from zoo import host_memory
+kept = host_memory.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+MB = 1 << 20
+large = libc.malloc(100 * MB)
+blocks = [libc.malloc(MB // 16) for _ in range(1001)]
+living, small = blocks[::2], blocks[1::2]  # holes of 64 KiB, kept apart by what lives
+for each in living:
+    ctypes.memset(each, 7, MB // 16)
+for each in (large, *small):
+    libc.free(each)
+closed = host_memory.settle("test")
+assert all(ctypes.string_at(each, MB // 16) == bytes([7]) * (MB // 16) for each in living)
+assert libc.malloc(100 * MB) == large  # open still, in one piece
+assert libc.malloc(MB // 16) not in small
+print(kept != "", closed >= 400 * MB // 16, host_memory.settle("test") == closed)
+"""
+
+
+def test_holes_that_a_compiler_leaves_are_closed_and_large_ones_stay_open():
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(host_memory.GIVEN)}
+    run = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, env=clean)
+    assert run.stdout.split() == ["True"] * 3, run.stderr
+
+
+def test_nothing_is_closed_where_nobody_asked_for_memory_to_be_kept():
+    code = "from zoo import host_memory; print(host_memory.settle('a'))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split() == ["0"]
