@@ -170,7 +170,7 @@ class TrainStep:
 
     def clipping(self, norm):
         """What a gradient of this global norm is divided by: at least 1."""
-        return jnp.maximum(norm / self.clip_norm, 1.0) if self.clip_norm else 1.0
+        return jnp.maximum(norm / self.clip_norm, 1.0) if self.clip_norm else jnp.ones_like(norm)
 
     def updated(self, state: TrainState, gradients, divisor, applies) -> tuple:
         """(parameters, the optimizer's state, average) after an update by `gradients` over `divisor`, or as
