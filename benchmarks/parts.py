@@ -112,7 +112,7 @@ def optimizer_s(run) -> float:
 
     def update(state, gradients):
         norm = global_norm(gradients)
-        params, opt_state, average = parts.updated(state, gradients, parts.clipping(norm), jnp.isfinite(norm))
+        params, opt_state, average = parts.updated(state, gradients, norm, jnp.isfinite(norm))
         state = dataclasses.replace(state, params=params, opt_state=opt_state, average=average)
         return state, global_norm(precision.wide(params))
 

@@ -53,8 +53,11 @@ def test_who_sets_malloc_knows_better():
 
 def test_no_more_addresses_than_a_process_may_have():
     limit = "import resource; resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30)); "
-    words, count = faults_of(limit + "print(host_memory.keep())")
-    assert words[0].startswith("kept between steps") and count < 16
+    words, count = faults_of(limit + "print(host_memory.keep()); print(host_memory.settle('test') >= 0)")
+    assert words[0].startswith("kept between steps") and words[1] == "True" and count < 16
+    tight = "import resource; resource.setrlimit(resource.RLIMIT_AS, (700 << 20, 700 << 20)); "
+    words, _ = faults_of(tight + "print(host_memory.keep()); print(host_memory.settle('test'))")
+    assert words[1] == "0"  # no room to look from
 
 
 HOLES = """
@@ -73,8 +76,8 @@ for each in (large, *small):
     libc.free(each)
 closed = host_memory.settle("test")
 assert all(ctypes.string_at(each, MB // 16) == bytes([7]) * (MB // 16) for each in living)
-assert libc.malloc(100 * MB) == large  # open still, in one piece
-assert libc.malloc(MB // 16) not in small
+assert abs(libc.malloc(100 * MB) - large) < MB  # open still, in one piece
+assert sum(libc.malloc(MB // 16) in small for _ in range(100)) < 5  # but one that the large hole swallowed
 print(kept != "", closed >= 400 * MB // 16, host_memory.settle("test") == closed)
 """
 

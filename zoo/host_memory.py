@@ -49,11 +49,13 @@ def settle(after: str) -> int:
     gives their pages back to the system. Once for each name of what was compiled, so that no hole is closed
     which something else would fill again. Returns how many bytes they had.
     """
-    libc, closed = _glibc(), 0
     if not keep.cache_info().currsize or not keep():  # nobody has asked for it, or it cannot be
         return 0
-    libc.free(end := libc.malloc(LARGE))  # fits into no hole: the rest of the heap begins here
-    passing, behind, size = [], set(), LARGE // 2
+    libc = _glibc()
+    if (end := libc.malloc(LARGE)) is None:
+        return 0
+    libc.free(end)  # it fits into no hole: the rest of the heap begins here
+    passing, behind, size, closed = [], set(), LARGE // 2, 0
     while size >= HOLES.start:
         if (start := libc.malloc(size)) is None or start >= end:
             libc.free(start)

@@ -1,5 +1,7 @@
 """The norm of everything in a tree."""
 
+import math
+
 import jax
 import jax.numpy as jnp
 
@@ -26,6 +28,5 @@ def _in_parts(x):
     to memory before it adds them up one by one; of this it makes one loop that reads each number once: 34 and
     5.2 ms for 113 MB on two cores of an Intel Xeon, jaxlib 0.10.2. Only for arrays in one piece, as the
     parts of one that is spread over devices need not lie where it does."""
-    terms = max(n for n in range(1, TERMS + 1) if len(x) % n == 0)
-    parts = x.reshape(terms, len(x) // terms, *x.shape[1:])
-    return jnp.sum(sum(jnp.square(parts[n]) for n in range(terms)))
+    parts = x.reshape(math.gcd(TERMS, x.size), -1)
+    return jnp.sum(sum(map(jnp.square, parts)))

@@ -144,16 +144,14 @@ class TrainStep:
         """
         gradients, sums, carry = self._gradients(state, batch, teacher_params)
         weight = jnp.where(sums["weight"] > 0, sums["weight"], 1.0)  # a batch without targets changes nothing
-        gradients = precision.wide(gradients)  # sums still: the update divides them where it reads them
-        loss, norm = sums["loss"] / weight, global_norm(gradients) / weight
+        gradients = jax.tree.map(lambda g: g / weight.astype(g.dtype), precision.wide(gradients))
+        loss, norm = sums["loss"] / weight, global_norm(gradients)
         # Moments are finite where the squares of the gradient add up to what is; what rows remember is seen
         # by no loss where their last targets do not count.
-        finite = jnp.isfinite(loss) & jnp.isfinite(jnp.square(norm)) & all_finite(carry)
+        finite = jnp.isfinite(loss) & jnp.isfinite(norm) & all_finite(carry)
         verdict = self.guard.verdict(state.guard, loss, finite)
 
-        params, opt_state, average = self.updated(
-            state, gradients, weight * self.clipping(norm), verdict.applies
-        )
+        params, opt_state, average = self.updated(state, gradients, norm, verdict.applies)
         state = TrainState(
             step=state.step + verdict.goes_on.astype(jnp.int32),
             params=params,
@@ -168,28 +166,26 @@ class TrainStep:
         numbers |= {"param_norm": global_norm(precision.wide(state.params))}
         return state, numbers | verdict.told | {"gauges": gauges}
 
-    def clipping(self, norm):
-        """What a gradient of this global norm is divided by: at least 1."""
-        return jnp.maximum(norm / self.clip_norm, 1.0) if self.clip_norm else jnp.ones_like(norm)
-
-    def updated(self, state: TrainState, gradients, divisor, applies) -> tuple:
-        """(parameters, the optimizer's state, average) after an update by `gradients` over `divisor`, or as
-        they are where it does not apply."""
+    def updated(self, state: TrainState, gradients, norm, applies) -> tuple:
+        """(parameters, the optimizer's state, average) after an update by gradients whose global norm is
+        `norm`, or as they are where it does not apply."""
         if self.offload:
             opt_state, gradients = offload.fetched(state.opt_state, gradients)
             state = dataclasses.replace(state, opt_state=opt_state)
         old = without(state.params, self.frozen), state.opt_state, without(state.average, self.frozen)
         # A branch, and no choice between the numbers of two states: that would read both, and keep both.
         trained, opt_state, average = jax.lax.cond(
-            applies, self._updated, lambda old, *_: old, old, gradients, divisor, state.step, self._key(state)
+            applies, self._updated, lambda old, *_: old, old, gradients, norm, state.step, self._key(state)
         )
         average = None if state.average is None else overlaid(state.average, average)
         return overlaid(state.params, trained), opt_state, average
 
-    def _updated(self, old, gradients, divisor, step, key):
+    def _updated(self, old, gradients, norm, step, key):
         """The same of what is trained alone, where the update applies."""
         trained, opt_state, average = old
-        gradients = jax.tree.map(lambda g: g / divisor.astype(g.dtype), gradients)
+        if self.clip_norm:
+            scale = self.clip_norm / jnp.maximum(norm, self.clip_norm)
+            gradients = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
         key = jax.random.fold_in(key, ROUNDING)
         trained, exact, opt_state = precision.updated(
             self.tx, gradients, opt_state, trained, param_dtype=self.param_dtype, key=key
