@@ -32,7 +32,7 @@ def bits(state):
     return {name: np.asarray(x).tobytes() for name, x in named_leaves(state).items()}
 
 
-@families
+@two_families
 def test_a_run_stopped_at_any_step_ends_as_if_it_had_not_been(kind, tmp_path):
     """Dropout, schedule, accumulation and average on; compared bit by bit."""
     parts, mesh = parts_of(kind, accumulate=2, average_decay=0.9, steps=STEPS), mesh_of()

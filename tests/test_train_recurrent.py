@@ -58,6 +58,7 @@ def lstm(text):
     return text / "runs" / "lstm"
 
 
+@pytest.mark.long  # tests/test_resume.py has an LSTM killed at its first, a middle and its last step
 def test_a_run_that_was_stopped_ends_with_the_digest_of_one_that_was_not(text, lstm, capsys, monkeypatch):
     whole = json.loads((lstm / "result.json").read_text())
     terminate_at_step_six(monkeypatch)
