@@ -178,6 +178,9 @@ def test_where_a_process_is_killed_all_end(lost, tmp_path):
         ({"coordinator": "a:1"}, "give all three"),
         ({"processes": 2}, "give all three"),
         ({"coordinator": "a", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": ":1", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": "a:0", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": "a:65536", "processes": 2, "process": 0}, "is no HOST:PORT"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, "process=2 is none of 2"),
         ({"heartbeat_seconds": 0}, "heartbeat_seconds=0"),
     ],
@@ -237,6 +240,24 @@ def test_alone_nothing_is_joined_and_everything_is_the_firsts(monkeypatch):
     assert cluster.is_first() and not cluster.is_several()
     assert cluster.from_first(lambda: {"a": (1,)}) == {"a": (1,)}
     assert cluster.everywhere(True) and not cluster.everywhere(False)
+
+
+def test_after_a_failure_the_first_leaves_last_whatever_became_of_its_devices(monkeypatch):
+    told = []
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("zoo.ending.die", lambda code: told.append(code))
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: told.append(seconds))
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    cluster.leave(3)
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    cluster.leave(3)
+
+    def broken():
+        raise RuntimeError("Unable to initialize backend")
+
+    monkeypatch.setattr("jax.process_count", broken)
+    cluster.leave(70)
+    assert told == [cluster.MOMENT_SECONDS, 3, 3, 70]
 
 
 def test_where_a_run_is_computed_does_not_make_it_another():

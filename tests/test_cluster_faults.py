@@ -8,7 +8,7 @@ import pytest
 from starts import Starts, argv_of
 
 from zoo import cluster, run
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.verbs.launch import free_port
 
 SECONDS = 240  # the machine is shared; tests/README.md has what was measured
@@ -52,6 +52,26 @@ def test_what_differs_is_refused_by_both_before_the_first_step(other, said, star
         (line,) = errors(start)
         assert said in line
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_both_are_wrong_about_both_say_in_one_line(starts, tmp_path):
+    """Also the slower one: the first has the runtime's server, and stays until the other has said it."""
+    both = pair(starts, tmp_path, "--data.path", str(tmp_path / "nowhere.txt"))
+    assert [start.code() for start in both] == [DataError.exit_code] * 2, both[1].said()
+    for start in both:
+        (line,) = errors(start)
+        assert "nowhere.txt: no such file" in line and "Traceback" not in start.said()
+
+
+@pytest.mark.parametrize("process", ["0", "1"])
+def test_who_waits_for_the_others_in_vain_says_so_in_one_line(process, starts, tmp_path):
+    port = free_port()
+    flags = ("--cluster.coordinator", f"127.0.0.1:{port}", "--cluster.processes", "2")
+    flags += ("--cluster.process", process, "--cluster.start-seconds", "1")
+    start = starts.start(argv_of("gpt", tmp_path, "run", *flags), tmp_path / "log")
+    assert start.code() == ConfigError.exit_code, start.said()
+    (line,) = errors(start)
+    assert f"127.0.0.1:{port} within 1 s" in line and "Fatal" not in start.said()
 
 
 @pytest.mark.parametrize(

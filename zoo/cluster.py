@@ -15,16 +15,20 @@ Before the first step all compare what they are about to do (`check_alike`) and 
 (`check_shared`): what differs would show as a hang, or as numbers that nobody can explain.
 
 A process that fails leaves without a farewell, as the runtime's would wait for the others; they are ended by
-the runtime when its heartbeats stay away.
+the runtime when its heartbeats stay away. The first has the runtime's server, without which the others are
+aborted where they stand: it stays a moment longer, as what it has met, a wrong path say, they are about to
+meet too.
 """
 
+import contextlib
 import importlib.util
 import json
 import os
 import sys
+import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -41,6 +45,8 @@ SIGNS_OF_LOSS = ("heartbeat timeout", "Connection closed by peer", "Connection r
 Found = TypeVar("Found")
 
 FAREWELL_SECONDS = 60  # for the others to come to the end of a run too
+MOMENT_SECONDS = 1.0  # for the others to say what the first has failed of, too
+LATER_SECONDS = 60  # by which the runtime waits longer than we do: its own end is an abort
 SEEN_SECONDS = 5.0  # for a file of the first process to show on another host
 
 TPU = "TPU"
@@ -79,14 +85,26 @@ class ClusterConfig:
                 f"coordinator={self.coordinator!r} processes={self.processes} process={self.process}: give "
                 "all three, or none where a launcher says them"
             )
-        if self.coordinator and not self.coordinator.rpartition(":")[2].isdigit():
+        host, _, port = self.coordinator.rpartition(":")
+        if self.coordinator and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
             raise ConfigError(f"coordinator={self.coordinator!r} is no HOST:PORT, for example 10.0.0.1:1234")
         if self.process >= max(self.processes, 1):
             raise ConfigError(f"process={self.process} is none of {self.processes}, which are counted from 0")
 
 
-def join(config: ClusterConfig) -> None:
-    """Makes this process one of several where it is meant to be. Before the first device is asked for."""
+def late(text: str) -> None:
+    """Ends a process that has waited in vain."""
+    from zoo.ending import die
+
+    die(ConfigError.exit_code, text=f"error: {text}")
+
+
+def join(config: ClusterConfig, late: Callable[[str], None] = late) -> None:
+    """Makes this process one of several where it is meant to be. Before the first device is asked for.
+
+    Where the others do not come in time, `late` is told so in a thread, and ends the process: nothing else
+    gets it out of the runtime.
+    """
     launcher = launched()
     if not (config.coordinator or launcher):
         return
@@ -96,21 +114,38 @@ def join(config: ClusterConfig) -> None:
         given |= {"process_id": config.process, "cluster_detection_method": "deactivate"}
         if config.coordinator.startswith(("127.0.0.1:", "localhost:")):  # nobody else's business
             given["coordinator_bind_address"] = config.coordinator
-    timeouts = {"initialization_timeout": config.start_seconds}
+    timeouts = {"initialization_timeout": config.start_seconds + LATER_SECONDS}
     timeouts["heartbeat_timeout_seconds"] = config.heartbeat_seconds
     timeouts["shutdown_timeout_seconds"] = FAREWELL_SECONDS
+    with limited(config, late):
+        try:
+            jax.distributed.initialize(**given, **timeouts)
+        except (ValueError, RuntimeError) as error:
+            if launcher == TPU and isinstance(error, ValueError):  # no variables, and no server with others
+                print("cluster  this TPU's host knows of no others, and trains alone", file=sys.stderr)
+                return
+            raise ConfigError(
+                f"the processes do not come together ({errors.first_line(error)}); check that all were "
+                "started, with the same coordinator and their own numbers"
+            ) from None
+        jax.process_count()  # starts devices: all wait for all here, and not in the midst of an error
+
+
+@contextlib.contextmanager
+def limited(config: ClusterConfig, late: Callable[[str], None]) -> Iterator[None]:
+    """Tells `late` where what is inside takes longer than the others have to come."""
+    at = f" at {config.coordinator}" if config.coordinator else ""
+    text = (
+        f"the processes do not come together{at} within {config.start_seconds} s (--cluster.start-seconds); "
+        "check that all were started, each with its own number, and that all reach the first one's port"
+    )
+    overdue = threading.Timer(config.start_seconds, late, [text])
+    overdue.daemon = True
+    overdue.start()
     try:
-        jax.distributed.initialize(**given, **timeouts)
-    except (ValueError, RuntimeError) as error:
-        if launcher == TPU and isinstance(
-            error, ValueError
-        ):  # no variables, and no server that knows of others
-            print("cluster  this TPU's host knows of no others, and trains alone", file=sys.stderr)
-            return
-        raise ConfigError(
-            f"the processes do not come together ({errors.first_line(error)}); check that all were started, "
-            "with the same coordinator and their own numbers"
-        ) from None
+        yield
+    finally:
+        overdue.cancel()
 
 
 def launched() -> str:
@@ -234,16 +269,19 @@ def check_shared(folder: Path) -> None:
 
 def is_lost(error: Exception) -> bool:
     """Whether an error of the runtime says that another process is gone."""
-    return is_several() and any(sign in str(error) for sign in SIGNS_OF_LOSS)
+    return jax.distributed.is_initialized() and any(sign in str(error) for sign in SIGNS_OF_LOSS)
 
 
 def leave(exit_code: int) -> None:
-    """Parts from the others: after a success together, after a failure at once."""
-    if not is_several():
+    """Parts from the others: after a success together, after a failure at once, or the first in a moment."""
+    if not jax.distributed.is_initialized():
         return
     if exit_code in (0, PREEMPTED):
         jax.distributed.shutdown()
         return
     from zoo.ending import die
 
+    with contextlib.suppress(RuntimeError):  # of devices that do not start
+        if is_several() and is_first():
+            time.sleep(MOMENT_SECONDS)
     die(exit_code)
