@@ -17,6 +17,7 @@ from training import ROWS, compiled, eight_devices, initial, mesh_of
 from zoo import models, optim, schedules, sharding
 from zoo.checkpoint import Checkpoints
 from zoo.evaluation import Evaluation
+from zoo.feed import place_rows
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.embedder import EmbedderConfig
 from zoo.models.joint import JointConfig
@@ -187,7 +188,7 @@ def train(case, mesh, state=None, *, start=0, stop=4):
         step = compiled(parts, mesh)
         for number in range(start, stop):
             examples = case.task.batch(case.examples(number % 2))
-            batch = sharding.place_rows(functools.partial(rows_of, examples), ROWS, mesh)
+            batch = place_rows(functools.partial(rows_of, examples), ROWS, mesh)
             state, numbers = step(state, batch)
             losses.append(float(numbers["loss"]))
     return state, losses

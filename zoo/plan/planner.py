@@ -10,6 +10,7 @@ import jax
 
 from zoo.assembly import complete, step_of
 from zoo.errors import ConfigError
+from zoo.fits import check_axes
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
 from zoo.plan import Request, auto, expected
@@ -28,7 +29,6 @@ from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import Slice, check_topology, libtpu_version, prepare, quiet, start_on_cpu
 from zoo.plan.traffic import memory_bytes
 from zoo.plan.wires import wire_bytes
-from zoo.sharding import check_axes
 
 OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|required.*?\(([\d.]+)([KMGT])\)")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
