@@ -137,23 +137,23 @@ def planned(request: Request, recipe, data, place: Slice) -> Plan:
     known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
     estimated = expected.memory(parts, recipe.model, batch, mesh, known)
     start = time.monotonic()
-    with jax.set_mesh(mesh):
-        lowered = parts.compiled(mesh).lower(state, batch)
-        try:
+    try:
+        with jax.set_mesh(mesh):
+            lowered = parts.compiled(mesh).lower(state, batch)
             with quiet():
                 compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            asked = asked_for(str(error), estimated.arguments) or estimated.total
-            change = "another setting may"
-            if not request.auto:
-                change = smallest_change(recipe, data, place, mesh, asked / estimated.total)
-            raise TooLarge(
-                f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
-                f"{chip.hbm_bytes / GiB:.2f}; {change}",
-                asked,
-            ) from None
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = asked_for(str(error), estimated.arguments) or estimated.total
+        change = "another setting may"
+        if not request.auto:
+            change = smallest_change(recipe, data, place, mesh, asked / estimated.total)
+        raise TooLarge(
+            f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
+            f"{chip.hbm_bytes / GiB:.2f}; {change}",
+            asked,
+        ) from None
     compile_s = time.monotonic() - start
     used = compiled.memory_analysis()
     program = read_program(compiled.as_text())
