@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import jax
 
-from zoo import cli, cluster, data, ending, events, faults, host_memory, models, plan, sharding, xla
+from zoo import cli, cluster, data, ending, events, faults, fits, host_memory, models, plan, xla
 from zoo.assembly import complete, step_of
 from zoo.audit import audited
 from zoo.beginning import first_state
@@ -143,8 +143,8 @@ def checked_mesh(recipe):
     """The devices, over which the recipe's rows and model can be spread: ConfigError before anything is
     written."""
     mesh = make_mesh(recipe.mesh)
-    sharding.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
-    sharding.check_axes(models.create(recipe.model), getattr(recipe.data, "length", 0), mesh)
+    fits.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
+    fits.check_axes(models.create(recipe.model), getattr(recipe.data, "length", 0), mesh)
     return mesh
 
 

@@ -12,7 +12,8 @@ from benchmarks.device import Run, device_memory, facts, hand_over, ready, tenso
 from benchmarks.inference import EmbeddingRun, GenerationRun
 from benchmarks.kinds import Embedding, Generation, Stack, Training
 from benchmarks.stacks import StackRun
-from zoo import host_memory, sharding
+from zoo import host_memory
+from zoo.feed import place_rows
 from zoo.mesh import MeshConfig, make_mesh
 
 
@@ -49,7 +50,7 @@ class TrainingRun(Run):
         def rows_of(rows):
             return jax.tree.map(lambda x: x[rows.start : rows.stop], batch)
 
-        return sharding.place_rows(rows_of, self.work.recipe.data.batch_size, self.mesh)
+        return place_rows(rows_of, self.work.recipe.data.batch_size, self.mesh)
 
     def start(self) -> dict:
         """Compiles; what the compiler says of it is kept for `facts`."""

@@ -19,6 +19,7 @@ from zoo.checkpoint import Checkpoints
 from zoo.digest import state_digest
 from zoo.distill import Distill, Lesson
 from zoo.errors import ConfigError
+from zoo.feed import place_rows
 from zoo.models.bert import BERTConfig
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.gpt import GPTConfig
@@ -141,7 +142,7 @@ def trained(parts, mesh, state=None, *, start=0, stop=4):
         state = parts.init_on(mesh) if state is None else jax.tree.map(jnp.copy, state)
         for number in range(start, stop):
             batch = functools.partial(rows_of, parts.task.batch(labelled(number)))
-            state, numbers = compiled(parts, mesh)(state, sharding.place_rows(batch, ROWS, mesh))
+            state, numbers = compiled(parts, mesh)(state, place_rows(batch, ROWS, mesh))
             losses.append(float(numbers["loss"]))
     return state, losses
 

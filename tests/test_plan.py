@@ -307,8 +307,12 @@ LIBRARY = os.environ.get("TPU_LIBRARY_PATH", "")
 has_libtpu = bool(importlib.util.find_spec("libtpu")) or Path(LIBRARY).is_file()
 
 
-def planned(line: str, folder) -> dict:
-    """What a plan's last line says."""
+def with_compiler(test):
+    reason = 'needs the TPU compiler: pip install -e ".[plan]"'
+    return pytest.mark.plan(pytest.mark.skipif(not has_libtpu, reason=reason)(test))
+
+
+def run(line: str, folder):
     environment = {key: value for key, value in os.environ.items() if key != "JAX_NUM_CPU_DEVICES"}
     done = subprocess.run(
         [sys.executable, ROOT / "train.py", *line.split()],
@@ -317,14 +321,29 @@ def planned(line: str, folder) -> dict:
         capture_output=True,
         text=True,
     )
+    assert not any(folder.iterdir())  # a plan leaves nothing behind
+    return done
+
+
+def planned(line: str, folder) -> dict:
+    """What a plan's last line says."""
+    done = run(line, folder)
     assert done.returncode == 0, done.stderr
     assert "predicted" in done.stdout.splitlines()[0]
-    assert not any(folder.iterdir())  # a plan leaves nothing behind
     return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.plan
-@pytest.mark.skipif(not has_libtpu, reason='needs the TPU compiler: pip install -e ".[plan]"')
+@with_compiler
+def test_a_step_that_the_compiler_finds_too_large_is_one_line_with_a_change_that_fits(tmp_path):
+    line = "gpt_stdlib --data.tokenizer byte --data.vocab-size 0 --mesh.fsdp 4 --plan v5e:2x2"
+    done = run(f"{line} --data.batch-size 65536", tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert "does not fit v5e:2x2" in said and "--accumulate" in said and "should" in said
+    assert "Traceback" not in done.stderr
+
+
+@with_compiler
 def test_a_tiny_gpt_is_planned_for_a_slice_of_v5e_and_its_loop_is_counted_as_its_unrolled_twin(tmp_path):
     line = "gpt_stdlib --data.tokenizer byte --data.vocab-size 0 --mesh.fsdp 4 --price 1 --plan v5e:2x2"
     told, unrolled = (planned(f"{line} --model.layer-unroll {unroll}", tmp_path) for unroll in (1, 0))

@@ -10,12 +10,14 @@ from training import eight_devices, mesh_of
 
 import zoo
 from zoo.errors import ConfigError
+from zoo.fits import check_axes, check_rows
 from zoo.lettered import ParamSpec, stored_size
 from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
+from zoo.micro_batches import pipeline_of
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.reporter import bubble, unspread
-from zoo.sharding import LETTERS, RULES, check_axes, check_rows, pipeline_of, placement, shardings
+from zoo.sharding import LETTERS, RULES, placement, shardings
 
 MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 

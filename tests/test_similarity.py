@@ -13,8 +13,8 @@ from encoders import LSTM, TRANSFORMER, WORDS, model_of
 from families import assert_close, jit, parameters
 
 import zoo
-from zoo import sharding
 from zoo.errors import ConfigError, DataError
+from zoo.feed import place_rows
 from zoo.mesh import MeshConfig, make_mesh
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.embedder import LENGTHS, POOLINGS, EmbedderConfig
@@ -199,7 +199,7 @@ def test_the_contrastive_loss_sees_the_whole_batch_on_every_mesh():
     alone = summed(Contrastive(), x_BGE, **batch)
     mesh = make_mesh(MeshConfig(data=4, fsdp=2), jax.devices()[:8])
     with jax.set_mesh(mesh):
-        spread = sharding.place_rows(
+        spread = place_rows(
             lambda rows: jax.tree.map(lambda x: x[rows.start : rows.stop], (x_BGE, batch)), 8, mesh
         )
         sums = jit(lambda x, batch: Contrastive().loss(x, lambda x: x, batch))(*spread)

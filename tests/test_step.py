@@ -25,12 +25,11 @@ from training import (
 )
 
 from zoo import optim, schedules
-from zoo.feed import evaluation_batches, prefetched
+from zoo.feed import evaluation_batches, place_rows, prefetched
 from zoo.models import MODELS
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.plan.program import read_program
-from zoo.sharding import place_rows
 from zoo.tasks import CausalLM
 from zoo.tree import named_leaves
 

@@ -12,11 +12,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
-from training import ROWS, eight_devices, mesh_of
+from training import ROWS, compiled, eight_devices, initial, mesh_of
 
 from zoo import models, optim, schedules, sharding
 from zoo.checkpoint import Checkpoints
 from zoo.evaluation import Evaluation
+from zoo.feed import place_rows
 from zoo.models.classifier import ClassifierConfig
 from zoo.models.embedder import EmbedderConfig
 from zoo.models.joint import JointConfig
@@ -167,6 +168,13 @@ each_task = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 
 
 def parts_of(case) -> TrainStep:
+    return parts_named(case.name)
+
+
+@functools.cache
+def parts_named(name: str) -> TrainStep:
+    """The same object at each call, so that its step is compiled once."""
+    case = next(case for case in CASES if case.name == name)
     model = models.create(case.config)
     tx = optim.transform(optim.AdamW(learning_rate=1e-2), schedules.Constant(), 10, model.abstract())
     return TrainStep(model, case.task, tx, seed=3, clip_norm=1.0)
@@ -176,11 +184,11 @@ def train(case, mesh, state=None, *, start=0, stop=4):
     """(state, losses) after the steps from `start` to `stop`."""
     parts, losses = parts_of(case), []
     with jax.set_mesh(mesh):
-        state = parts.init_on(mesh) if state is None else state
-        step = parts.compiled(mesh)
+        state = initial(parts, mesh) if state is None else state
+        step = compiled(parts, mesh)
         for number in range(start, stop):
             examples = case.task.batch(case.examples(number % 2))
-            batch = sharding.place_rows(functools.partial(rows_of, examples), ROWS, mesh)
+            batch = place_rows(functools.partial(rows_of, examples), ROWS, mesh)
             state, numbers = step(state, batch)
             losses.append(float(numbers["loss"]))
     return state, losses

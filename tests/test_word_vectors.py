@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import training
 
-from zoo import optim, schedules, sharding
+from zoo import optim, schedules
 from zoo.data import cooccurrences, draws
 from zoo.data.cooccurrences import CooccurrencesConfig, count_cells, load_cooccurrences
 from zoo.data.sentences import Sentences, read_sentences
 from zoo.data.word_pairs import Stretches, WordPairsConfig, keep_probability, load_word_pairs
 from zoo.errors import ConfigError, DataError
-from zoo.feed import evaluation_batches, training_batches
+from zoo.feed import evaluation_batches, place_rows, training_batches
 from zoo.inference.words import neighbours
 from zoo.lettered import stored_size
 from zoo.mesh import MeshConfig, make_mesh
@@ -159,7 +159,7 @@ def steps_on(sizes, task):
         state, step, losses = parts.init_on(mesh), parts.compiled(mesh), []
         for _ in range(5):
             rows = task.batch(examples)
-            batch = sharding.place_rows(
+            batch = place_rows(
                 lambda span, rows=rows: jax.tree.map(lambda x: x[span.start : span.stop], rows), 16, mesh
             )
             state, numbers = step(state, batch)

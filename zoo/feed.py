@@ -10,9 +10,12 @@ import functools
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
+import jax
+from jax.sharding import Mesh
+
 from zoo import cluster, faults
 from zoo.receipts import digest_of
-from zoo.sharding import place_rows
+from zoo.sharding import rows_sharding
 
 AHEAD = 2
 
@@ -65,6 +68,24 @@ def training_batches(dataset, task, mesh, start: int, stop: int) -> Iterator:
 def placed_batch(dataset, task, mesh, number: int):
     """A training batch on the devices; a function of its number alone."""
     return place_rows(lambda rows: task.batch(dataset.batch(number, rows)), dataset.cfg.batch_size, mesh)
+
+
+def place_rows(read: Callable[[range], Any], rows: int, mesh: Mesh):
+    """A tree of arrays of `rows` rows on the mesh; `read` is asked only for the rows this process holds.
+
+    Which rows these are follows from the sharding, never from the process number, so devices that
+    repeat the same rows (tensor parallelism) get equal ones on every process.
+    """
+    sharding = rows_sharding(mesh)
+    held = sharding.addressable_devices_indices_map((rows,))
+    spans = {device: range(*index[0].indices(rows)) for device, index in held.items() if index}
+    parts = {span: read(span) for span in dict.fromkeys(spans.values())}
+
+    def assemble(*pieces):
+        on_device = [jax.device_put(piece, device) for piece, device in zip(pieces, spans, strict=True)]
+        return jax.make_array_from_single_device_arrays((rows, *pieces[0].shape[1:]), sharding, on_device)
+
+    return jax.tree.map(assemble, *(parts[span] for span in spans.values()))
 
 
 def evaluation_batches(dataset, task, mesh, limit: int = 0) -> Iterator:

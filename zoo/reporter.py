@@ -9,6 +9,7 @@ import numpy as np
 from zoo import cluster, events, host_memory, kernels, metrics, optim, sharding, throughput
 from zoo.errors import NumericsError
 from zoo.mesh import describe
+from zoo.micro_batches import pipeline_of
 from zoo.optim.finetune import without
 from zoo.progress import Progress
 from zoo.tree import named_leaves
@@ -59,7 +60,7 @@ class Reporter:
         if self._recipe.deterministic and device.platform != "gpu":
             lines["XLA"] += f"; a {device.platform.upper()} is deterministic without any"
         rows = self._recipe.data.batch_size // self._recipe.accumulate
-        stages, parts = sharding.pipeline_of(rows, self._mesh)
+        stages, parts = pipeline_of(rows, self._mesh)
         if stages > 1:
             idle = f"each stage idle for {bubble(stages, parts):.0%}"
             lines["pipeline"] = f"{stages} stages, {parts} micro-batches, {idle}"

@@ -253,29 +253,6 @@ def on_each_part(f: Callable, words: int, whole, *rows):
     return jax.tree.map(added, sums, is_leaf=is_copies), more
 
 
-def split(rows, parts: int):
-    """[B, ...] -> [A, B/A, ...]: every A-th row, so that each device splits the rows it has."""
-    cut = rows.reshape(-1, parts, *rows.shape[1:]).swapaxes(0, 1)
-    return constrain(cut, "." + "B" + "." * (rows.ndim - 1))
-
-
-def joined(parts):
-    """[A, B/A, ...] -> [B, ...], the inverse of `split`."""
-    return parts.swapaxes(0, 1).reshape(-1, *parts.shape[2:])
-
-
-def pipeline_of(rows: int, mesh=None) -> tuple[int, int]:
-    """(stages, micro-batches) of a mesh, or of the mesh in force, for a batch of `rows`.
-
-    Four times as many micro-batches as stages leave a stage idle for less than a fifth of its time; more make
-    small matmuls. They are fewer where a device has not so many rows.
-    """
-    mesh = mesh or jax.sharding.get_abstract_mesh()
-    stages = mesh.shape.get("pipeline", 1)
-    held = rows // math.prod(mesh.shape[axis] for axis in axes_of(placement("B", (rows,), mesh)))
-    return stages, max(parts for parts in range(1, held + 1) if held % parts == 0 and parts <= 4 * stages)
-
-
 def on_stages(f: Callable, layers, rows, whole):
     """`f(layers, rows, whole)` on each pipeline stage, with its own part of arrays [N, ...] and the same
     rows; what the last stage returns. Gradients pass through the layers and the rows."""
@@ -313,54 +290,3 @@ def rows_sharding(mesh: Mesh) -> NamedSharding:
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, PartitionSpec())
-
-
-def check_rows(rows: int, mesh: Mesh, what: str) -> None:
-    """Raises ConfigError unless `rows` divide over the devices that split a batch."""
-    ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
-    if rows % ways:
-        raise ConfigError(
-            f"{what}={rows} does not divide over {ways} batch shards "
-            f"({describe({axis: mesh.shape[axis] for axis in RULES['B']})}); use a multiple of {ways}"
-        )
-
-
-def check_axes(model, length: int, mesh: Mesh) -> None:
-    """ConfigError for a mesh axis that would have nothing to spread of this model in rows of `length`, and
-    for a parameter that does not divide."""
-    shardings(model.abstract(), mesh)  # which names what does not divide
-    letters = {letter for spec in jax.tree.leaves(model.abstract()) for letter in spec.letters}
-    for axis, letter in (("pipeline", "N"), ("context", "N"), ("expert", "X")):
-        if mesh.shape[axis] > 1 and letter not in letters:
-            parts = "attention" if axis == "context" else LETTERS[letter]
-            raise ConfigError(
-                f"mesh.{axis}={mesh.shape[axis]}: {type(model.config).__name__} has no {parts} to spread; "
-                f"leave mesh.{axis} at 1"
-            )
-    if mesh.shape["pipeline"] > 1 and "X" in letters:
-        raise ConfigError(
-            f"mesh.pipeline={mesh.shape['pipeline']}: what routers say is not passed on from stage to stage; "
-            "leave mesh.pipeline at 1 for a model with experts"
-        )
-    if length % mesh.shape["context"]:
-        raise ConfigError(
-            f"data.length={length} does not divide over mesh context={mesh.shape['context']}; use a multiple"
-        )
-
-
-def place_rows(read: Callable[[range], Any], rows: int, mesh: Mesh):
-    """A tree of arrays of `rows` rows on the mesh; `read` is asked only for the rows this process holds.
-
-    Which rows these are follows from the sharding, never from the process number, so devices that
-    repeat the same rows (tensor parallelism) get equal ones on every process.
-    """
-    sharding = rows_sharding(mesh)
-    held = sharding.addressable_devices_indices_map((rows,))
-    spans = {device: range(*index[0].indices(rows)) for device, index in held.items() if index}
-    parts = {span: read(span) for span in dict.fromkeys(spans.values())}
-
-    def assemble(*pieces):
-        on_device = [jax.device_put(piece, device) for piece, device in zip(pieces, spans, strict=True)]
-        return jax.make_array_from_single_device_arrays((rows, *pieces[0].shape[1:]), sharding, on_device)
-
-    return jax.tree.map(assemble, *(parts[span] for span in spans.values()))

@@ -23,6 +23,7 @@ from zoo.best import best_specs, judged, unknown_best, value_of
 from zoo.distill import Lesson
 from zoo.guard import Guard
 from zoo.lettered import ParamSpec
+from zoo.micro_batches import joined, split
 from zoo.models.copies import with_copies
 from zoo.models.pure import Model
 from zoo.norms import global_norm
@@ -228,14 +229,14 @@ class TrainStep:
             gradients, (sums, carry) = gradient(trained, micro, jax.random.fold_in(key, index))
             return jax.tree.map(jnp.add, total, (gradients, sums)), carry
 
-        rows = jax.tree.map(lambda rows: sharding.split(rows, self.accumulate), (batch, state.carry))
+        rows = jax.tree.map(lambda rows: split(rows, self.accumulate), (batch, state.carry))
         parts = (jnp.arange(self.accumulate), rows)
         first = jax.tree.map(lambda x: x[0], parts[1])
         gradients, (sums, _) = jax.eval_shape(gradient, trained, first, key)
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), (gradients, sums))
         zeros = precision.wide(zeros[0]), zeros[1]  # bfloat16's would lose the later parts
         (gradients, sums), carries = jax.lax.scan(add, zeros, parts)
-        return gradients, sums, jax.tree.map(sharding.joined, carries)
+        return gradients, sums, jax.tree.map(joined, carries)
 
     def _begun(self, carry, batch):
         """The state that each row goes on from: nothing where `begins` says that its text begins here."""

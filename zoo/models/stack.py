@@ -18,8 +18,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from zoo.micro_batches import joined, pipeline_of, split
 from zoo.models.remat import policy
-from zoo.sharding import joined, on_stages, pipeline_of, split
+from zoo.sharding import on_stages
 
 SOWN = ("intermediates", "penalties", "gauges")
 """What blocks may say beside their result."""

@@ -10,6 +10,7 @@ import jax
 
 from zoo.assembly import complete, step_of
 from zoo.errors import ConfigError
+from zoo.fits import check_axes
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
 from zoo.plan import Request, auto, expected
@@ -28,7 +29,6 @@ from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import Slice, check_topology, libtpu_version, prepare, quiet, start_on_cpu
 from zoo.plan.traffic import memory_bytes
 from zoo.plan.wires import wire_bytes
-from zoo.sharding import check_axes
 
 OUT_OF_MEMORY = re.compile(r"[Uu]sed ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm|required.*?\(([\d.]+)([KMGT])\)")
 UNITS = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -137,23 +137,23 @@ def planned(request: Request, recipe, data, place: Slice) -> Plan:
     known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
     estimated = expected.memory(parts, recipe.model, batch, mesh, known)
     start = time.monotonic()
-    with jax.set_mesh(mesh):
-        lowered = parts.compiled(mesh).lower(state, batch)
-        try:
+    try:
+        with jax.set_mesh(mesh):
+            lowered = parts.compiled(mesh).lower(state, batch)
             with quiet():
                 compiled = lowered.compile()
-        except jax.errors.JaxRuntimeError as error:
-            if "RESOURCE_EXHAUSTED" not in str(error):
-                raise
-            asked = asked_for(str(error), estimated.arguments) or estimated.total
-            change = "another setting may"
-            if not request.auto:
-                change = smallest_change(recipe, data, place, mesh, asked / estimated.total)
-            raise TooLarge(
-                f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
-                f"{chip.hbm_bytes / GiB:.2f}; {change}",
-                asked,
-            ) from None
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        asked = asked_for(str(error), estimated.arguments) or estimated.total
+        change = "another setting may"
+        if not request.auto:
+            change = smallest_change(recipe, data, place, mesh, asked / estimated.total)
+        raise TooLarge(
+            f"{recipe.name} does not fit {request.topology}: it needs {asked / GiB:.1f} GiB of a chip's "
+            f"{chip.hbm_bytes / GiB:.2f}; {change}",
+            asked,
+        ) from None
     compile_s = time.monotonic() - start
     used = compiled.memory_analysis()
     program = read_program(compiled.as_text())

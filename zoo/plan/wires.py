@@ -15,9 +15,10 @@ that stages, experts and attention over spread positions exchange are not in the
 
 import math
 
+from zoo.micro_batches import pipeline_of
 from zoo.models.copies import word_tables
 from zoo.plan.expected import innermost, ways, width_of
-from zoo.sharding import RULES, pipeline_of, placement
+from zoo.sharding import RULES, placement
 from zoo.tree import named_leaves
 
 
