@@ -24,8 +24,9 @@ from zoo import assembly, data
 from zoo.errors import ConfigError
 from zoo.feed import training_batches
 from zoo.models.gpt import GPTConfig
-from zoo.plan import Request, expected, requested
+from zoo.plan import Request, expected, planner, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
+from zoo.plan.apart import Crashed
 from zoo.plan.chips import CHIPS, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster
@@ -301,6 +302,26 @@ def test_what_the_compiler_says_of_too_large_programs_is_read():
     assert asked_for("something else") is None
 
 
+@eight_devices
+def test_a_step_that_the_compiler_cannot_do_is_one_line(monkeypatch):
+    """Whether it says so or ends by a signal."""
+
+    def failing(_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure (mask_aggregator.cc:271)\n\nand more")
+
+    mesh = mesh_of((8, 1, 1))
+    _, recipe, *_ = step_on(mesh)
+    place = types.SimpleNamespace(chip=CHIPS["v5e"], mesh=lambda _: mesh, numbers=math.prod)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", failing)
+    monkeypatch.setattr(planner, "apart", lambda work: work())
+    with pytest.raises(Crashed) as error:
+        planner.compiled_apart(Request("v5e:2x4"), recipe, abstract_data(recipe), place)
+    said = str(error.value)
+    assert (
+        "RET_CHECK failure (mask_aggregator.cc:271)), a defect of its own; try" in said and "\n" not in said
+    )
+
+
 # --- with the TPU's compiler ----------------------------------------------------------------------
 
 LIBRARY = os.environ.get("TPU_LIBRARY_PATH", "")
@@ -331,6 +352,15 @@ def planned(line: str, folder) -> dict:
     assert done.returncode == 0, done.stderr
     assert "predicted" in done.stdout.splitlines()[0]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@with_compiler
+def test_a_step_with_one_expert_a_chip_is_compiled(tmp_path):
+    sizes = (
+        "--model.num-layers 1 --model.vocab-size 512 --data.length 64 --model.d-model 64 --model.num-heads 2"
+    )
+    found = planned(f"moe_stdlib {sizes} --model.num-kv-heads 2 --mesh.expert 8 --plan v5e:2x4", tmp_path)
+    assert found["fits"] and found["mesh"]["expert"] == 8
 
 
 @with_compiler
