@@ -63,6 +63,42 @@ def test_what_both_are_wrong_about_both_say_in_one_line(starts, tmp_path):
         assert "nowhere.txt: no such file" in line and "Traceback" not in start.said()
 
 
+LAUNCHERS = {
+    "SLURM": {
+        "SLURM_JOB_ID": "{job}",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "{process}",
+        "SLURM_LOCALID": "{process}",
+    },
+    "Open MPI": {
+        "OMPI_MCA_orte_hnp_uri": "{mpi_job}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "{process}",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "{process}",
+    },
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launchers_variables_are_enough(launcher, starts, tmp_path):
+    """As srun and mpirun set them. That both know of each other shows in what they refuse together."""
+    job = (
+        free_port()
+    )  # a number that differs from test to test: JAX makes the port of it, beyond all of these
+    both = []
+    for process in range(2):
+        numbers = {"job": job, "mpi_job": job << 12, "process": process}
+        variables = {name: text.format(**numbers) for name, text in LAUNCHERS[launcher].items()}
+        argv = argv_of("gpt", tmp_path, "run", "--seed", str(process))
+        both.append(starts.start(argv, tmp_path / f"log{process}", **variables))
+    assert [start.code() for start in both] == [ConfigError.exit_code] * 2, both[0].said()
+    for start in both:
+        assert errors(start)[0].startswith(
+            "error: process 1 is about to do something else than process 0 (seed"
+        )
+
+
 @pytest.mark.parametrize("process", ["0", "1"])
 def test_who_waits_for_the_others_in_vain_says_so_in_one_line(process, starts, tmp_path):
     port = free_port()

@@ -124,9 +124,16 @@ def join(config: ClusterConfig, late: Callable[[str], None] = late) -> None:
             if launcher == TPU and isinstance(error, ValueError):  # no variables, and no server with others
                 print("cluster  this TPU's host knows of no others, and trains alone", file=sys.stderr)
                 return
+            said = errors.first_line(error)
+            if launcher and isinstance(error, ValueError):
+                raise ConfigError(
+                    f"{launcher} says that this is one of several processes, and JAX finds no others "
+                    f"by its variables ({said}); give --cluster.coordinator, --cluster.processes and "
+                    "--cluster.process, or train alone without these variables"
+                ) from None
             raise ConfigError(
-                f"the processes do not come together ({errors.first_line(error)}); check that all were "
-                "started, with the same coordinator and their own numbers"
+                f"the processes do not come together ({said}); check that all were started, with the same "
+                "coordinator and their own numbers, and that the first one's port is free"
             ) from None
         jax.process_count()  # starts devices: all wait for all here, and not in the midst of an error
 
