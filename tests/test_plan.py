@@ -32,7 +32,7 @@ from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster
 from zoo.plan.planner import asked_for
 from zoo.plan.program import read_program
-from zoo.plan.remedies import check_rows, smallest_change
+from zoo.plan.remedies import changes, check_rows, needed_on, smallest_change
 from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import TOPOLOGIES, Slice, check_topology
 from zoo.plan.wires import wire_bytes
@@ -293,7 +293,25 @@ def test_the_smallest_change_that_fits_is_named():
     little = smallest_change(recipe, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
     nothing = smallest_change(recipe, data, place, mesh, scale=1e12)
-    assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
+    assert "nor would a larger one of its kind with 16 rows" in nothing
+
+
+@eight_devices
+def test_where_no_change_fits_the_next_larger_place_that_holds_it_is_named():
+    """As if a chip had less than the least that eight need, and more than the least of sixteen."""
+    mesh = mesh_of((1, 8, 1))
+    parts, recipe, state, batch = step_on(mesh, num_layers=8)
+    data, place = abstract_data(recipe), cluster("h100:8x1")
+
+    def least(devices):
+        wide = dict(mesh.shape) | {"fsdp": devices}
+        kept = [(recipe, wide), *((changed, sizes) for _, changed, sizes in changes(recipe, wide))]
+        return min(needed_on(changed, data, place, sizes) for changed, sizes in kept)
+
+    assert least(16) < least(8)
+    scale = place.chip.hbm_bytes / ((least(8) + least(16)) / 2)  # between the two
+    said = smallest_change(recipe, data, place, mesh, scale=scale)
+    assert "h100:8x2 should, with --mesh.fsdp 16" in said
 
 
 def test_what_the_compiler_says_of_too_large_programs_is_read():
