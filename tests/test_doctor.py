@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 
-from zoo import cluster, doctor
+from zoo import doctor, joining
 from zoo.__main__ import main
 
 
@@ -27,7 +27,7 @@ def only(found, kind=doctor.FAULT):
 def small_and_alone(monkeypatch):
     monkeypatch.setattr(doctor, "PROBE_BYTES", 1 << 16)
     monkeypatch.setattr(doctor, "ACCELERATORS", {})
-    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES, *doctor.PROXIES):
+    for name in (*joining.COUNTS.values(), *joining.HOSTS, joining.SLICES, *doctor.PROXIES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -105,7 +105,7 @@ def test_the_rate_of_links_is_what_a_ring_moves_by_the_time_it_takes(monkeypatch
 
 
 def test_a_tpus_host_may_be_alone(monkeypatch):
-    monkeypatch.setattr(cluster, "launched", lambda: cluster.TPU)
+    monkeypatch.setattr(joining, "launched", lambda: joining.TPU)
     assert kinds(doctor.processes()) == [doctor.GOOD]
 
 

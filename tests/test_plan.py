@@ -184,6 +184,7 @@ def test_a_roofline_adds_what_the_step_waits_for_and_overlaps_the_rest():
     [
         ("v5e:3x3", "no such slice of v5e; there are v5e:2x2, v5e:2x4"),
         ("v5e:2x5x1", "no such slice of v5e"),
+        ("v5e", "no such slice of v5e; there are v5e:2x2, v5e:2x4"),
         ("v5e-2x4", "did you mean 'v5e:2x4'?"),
         ("h200", "no such topology"),
     ],

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo import cluster, throughput
+from zoo import cluster, joining, throughput
 from zoo.data import cache
 from zoo.errors import first_line
 from zoo.run import versions
@@ -96,13 +96,13 @@ def processes() -> Iterator[Finding]:
     """Whether this is one of several, and what may keep them from each other."""
     import jax
 
-    launcher = cluster.launched()
-    variables = (*cluster.COUNTS.values(), cluster.STEP, *cluster.HOSTS, cluster.SLICES)
+    launcher = joining.launched()
+    variables = (*joining.COUNTS.values(), joining.STEP, *joining.HOSTS, joining.SLICES)
     known = "".join(f"; {name}={os.environ[name]}" for name in variables if name in os.environ)
     if cluster.is_several():
         text = f"{jax.process_index()} of {jax.process_count()}"
         yield Finding(GOOD, "processes", text + f", started by {launcher}" * bool(launcher) + known)
-    elif launcher and launcher != cluster.TPU:  # of which JAX alone knows whether there are others
+    elif launcher and launcher != joining.TPU:  # of which JAX alone knows whether there are others
         text = f"{launcher} has started several, and this is alone{known}"
         yield Finding(FAULT, "processes", text, "look at the error above, or start train.py alone")
     else:

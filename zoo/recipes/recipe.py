@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo.cluster import ClusterConfig
 from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
 from zoo.guard import Guard
+from zoo.joining import ClusterConfig
 from zoo.mesh import MeshConfig
 from zoo.models import MODELS, SIZES, module_of
 from zoo.models.lora import LoRA

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from zoo import cluster
+from zoo import cluster, joining
 from zoo.doctor import FAULT, Finding, of_the_devices, of_the_host
 from zoo.ending import die
 from zoo.errors import ConfigError
@@ -16,7 +16,7 @@ def examine(options) -> int:
     """Prints each finding as it is made; returns 0 where none is a fault, else the code of what a person
     must mend."""
     found: list[dict] = []
-    config = cluster.ClusterConfig(
+    config = joining.ClusterConfig(
         options.coordinator, options.processes, options.process, options.start_seconds
     )
 
@@ -40,11 +40,11 @@ def examine(options) -> int:
     return code
 
 
-def joined(config: cluster.ClusterConfig, late: Callable[[str], None]) -> Iterator[Finding]:
+def joined(config: joining.ClusterConfig, late: Callable[[str], None]) -> Iterator[Finding]:
     """Joins the processes that a launcher has started; a finding where that cannot be. `late` ends it all
     where the others do not come."""
     try:
-        cluster.join(config, late)
+        joining.join(config, late)
     except ConfigError as error:
         yield not_joined(str(error))
 
