@@ -99,15 +99,18 @@ def test_a_launchers_variables_are_enough(launcher, starts, tmp_path):
         )
 
 
-@pytest.mark.parametrize("process", ["0", "1"])
-def test_who_waits_for_the_others_in_vain_says_so_in_one_line(process, starts, tmp_path):
-    port = free_port()
-    flags = ("--cluster.coordinator", f"127.0.0.1:{port}", "--cluster.processes", "2")
-    flags += ("--cluster.process", process, "--cluster.start-seconds", "1")
-    start = starts.start(argv_of("gpt", tmp_path, "run", *flags), tmp_path / "log")
-    assert start.code() == ConfigError.exit_code, start.said()
-    (line,) = errors(start)
-    assert f"127.0.0.1:{port} within 1 s" in line and "Fatal" not in start.said()
+def test_who_waits_for_the_others_in_vain_says_so_in_one_line(starts, tmp_path):
+    """The first without the second, and a second without its first."""
+    waiting = {}
+    for process in ("0", "1"):
+        port = free_port()
+        flags = ("--cluster.coordinator", f"127.0.0.1:{port}", "--cluster.processes", "2")
+        flags += ("--cluster.process", process, "--cluster.start-seconds", "1")
+        waiting[port] = starts.start(argv_of("gpt", tmp_path, "run", *flags), tmp_path / f"log{process}")
+    for port, start in waiting.items():
+        assert start.code() == ConfigError.exit_code, start.said()
+        (line,) = errors(start)
+        assert f"127.0.0.1:{port} within 1 s" in line and "Fatal" not in start.said()
 
 
 @pytest.mark.parametrize(

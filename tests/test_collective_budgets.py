@@ -30,16 +30,16 @@ SIZES |= {"d_state": D}
 BUDGETS = {
     # Gradients in one sum, a tied table's too: the closed form to 14 bytes, which are the losses.
     ("gpt", (8, 1, 1)): ({"all-reduce": 2}, {"data": 1_323_854}),
-    # Closed form 1,874,320 with scattered sums; whole ones make the rest.
-    ("gpt", (1, 8, 1)): ({"all-gather": 27, "all-reduce": 7}, {"fsdp": 2_538_998}),
+    # Closed form 1,874,320 with scattered sums; whole ones make the rest, and the exchange of a table's sum.
+    ("gpt", (1, 8, 1)): ({"all-gather": 27, "all-reduce": 7, "all-to-all": 1}, {"fsdp": 2_552_438}),
     # Closed form 2,293,760 of the layers, in pairs of gathers and scatters of positions; sums that this
     # compiler does not scatter, the readout's gradient, norms and losses make the rest.
     ("gpt", (1, 1, 8)): ({"all-gather": 8, "all-reduce": 11}, {"tensor": 5_950_266}),
     ("bert", (8, 1, 1)): ({"all-reduce": 2}, {"data": 1_374_142}),
-    ("bert", (1, 8, 1)): ({"all-gather": 29, "all-reduce": 11}, {"fsdp": 2_594_942}),
+    ("bert", (1, 8, 1)): ({"all-gather": 29, "all-reduce": 11, "all-to-all": 1}, {"fsdp": 2_608_382}),
     # The second sum, of a byte or two, says whether what rows remember is finite everywhere.
     ("lstm", (8, 1, 1)): ({"all-reduce": 2}, {"data": 793_426}),
-    ("lstm", (1, 8, 1)): ({"all-gather": 5, "all-reduce": 7}, {"fsdp": 1_277_322}),
+    ("lstm", (1, 8, 1)): ({"all-gather": 5, "all-reduce": 7, "all-to-all": 2}, {"fsdp": 1_304_202}),
 }
 
 pytestmark = [

@@ -5,7 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 from training import eight_devices, mesh_of
 
 import zoo
@@ -17,7 +17,7 @@ from zoo.micro_batches import pipeline_of
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
 from zoo.reporter import bubble, unspread
-from zoo.sharding import LETTERS, RULES, placement, shardings
+from zoo.sharding import LETTERS, RULES, copied, placement, shardings
 
 MESH = abstract_mesh({"data": 2, "fsdp": 2, "tensor": 2})
 
@@ -193,3 +193,20 @@ def test_a_second_size_that_takes_the_rest_is_told_what_the_first_shall_be():
 
 def test_a_stage_of_a_pipeline_is_idle_while_the_others_fill_and_empty():
     assert (bubble(1, 4), bubble(2, 4), bubble(4, 8)) == (0, 1 / 5, 3 / 11)
+
+
+@eight_devices
+@pytest.mark.parametrize("words", [16, 12], ids=["divides", "does not divide"])
+@pytest.mark.parametrize("sizes", [(8, 1, 1), (1, 8, 1), (2, 4, 1)], ids=str)
+def test_the_gradients_of_copies_are_summed_and_stored_as_the_parameter_is(words, sizes):
+    mesh, random = mesh_of(sizes), np.random.default_rng(0)
+    x_VD, weights_NVD = (
+        random.integers(-9, 9, shape).astype(np.float32) for shape in ((words, 8), (8, words, 8))
+    )
+    with jax.set_mesh(mesh):
+        place = NamedSharding(mesh, placement("VD", x_VD.shape, mesh))
+        found = jax.jit(jax.grad(lambda x: (copied(x, "VD", 8).value * weights_NVD).sum()))(
+            jax.device_put(x_VD, place)
+        )
+    np.testing.assert_array_equal(found, weights_NVD.sum(0))
+    assert found.sharding.is_equivalent_to(place, 2)

@@ -69,7 +69,7 @@ class Linear(nn.Module):
         if self.has_variable("params", "w_scale"):  # whole numbers (zoo/models/quantised.py)
             y = scaled_matmul(x, w, self.get_variable("params", "w_scale"), len(summed))
         else:
-            y = matmul(x, w.astype(x.dtype), len(summed))
+            y = matmul(x, w.astype(x.dtype), len(summed), summed + new)
         if self.bias:
             y += parameter(self, "b", new, self.dims, constant(0.0)).astype(x.dtype)
         return checkpoint_name(constrain(y, kept + new), self.name or "")  # which remat may keep by name
@@ -86,18 +86,23 @@ def parse(equation: str) -> tuple[str, str, str]:
     return kept, summed, new
 
 
-def matmul(x, w, summed: int):
+def matmul(x, w, summed: int, letters: str = ""):
     """Sums the last `summed` dimensions of `x` with the first of `w`, as one flat matrix product.
 
     Flattened to [rows, columns] the gradient runs twice as fast on a CPU, and compilers for other
     devices flatten for themselves. The batch is the slowest dimension, so it stays sharded; where positions
     are sharded too, one flat dimension could not say how, and nothing is flattened.
+
+    With the kernel's `letters` it is gathered flat, and its gradient scattered flat: of [D, H, K] the TPU's
+    compiler makes K rows of D, and leaves their sum whole. Of several dimensions the first alone is spread.
     """
     kept, new = x.shape[: x.ndim - summed], w.shape[summed:]
     if spread("T", (0,)) > 1:
         return jnp.tensordot(x, w, summed)
-    width = math.prod(w.shape[:summed])
-    return (x.reshape(-1, width) @ w.reshape(width, -1)).reshape(*kept, *new)
+    flat = w.reshape(math.prod(w.shape[:summed]), -1)
+    if letters:
+        flat = constrain(flat, letters[0] + letters[summed])
+    return (x.reshape(-1, len(flat)) @ flat).reshape(*kept, *new)
 
 
 def scaled_matmul(x, w, scale, summed: int):

@@ -207,9 +207,39 @@ class Copies:
 
 def copied(x, letters: str, rows: int) -> Copies:
     """A parameter of these letters, copied for each part that the table makes of `rows` rows."""
-    x = constrain(x, letters)  # and so its gradient: the sum over copies is scattered
+    return Copies(_copied(constrain(x, letters), letters, rows))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _copied(x, letters, rows):
     copies = jnp.broadcast_to(x, (spread("B", (rows,)), *x.shape))
-    return Copies(constrain(copies, "B" + letters.replace("D", ".").replace("E", ".")))
+    return constrain(copies, "B" + letters.replace("D", ".").replace("E", "."))
+
+
+def _sum_of_copies(letters, rows, _, gradient):
+    """Over the axes that the parameter is spread over, scattered along its first dimension; then over those
+    that repeat it; then exchanged for the placement it is stored in. Summed over all axes at once, or
+    scattered along its last dimension, a large array's sum is left whole by the TPU's compiler (libtpu
+    0.0.42.1): twice the bytes."""
+    shape, mesh = gradient.shape[1:], jax.sharding.get_abstract_mesh()
+    free, stored = free_axes(mesh), placement(letters, shape, mesh)
+    held = axes_of(stored)
+    divides = shape[0] % math.prod(free[axis] for axis in held) == 0
+    by_rows = (held or None, *[None] * (len(shape) - 1)) if divides else tuple(stored)
+    parts = [axis for axis in RULES["B"] if free[axis] > 1]
+    others = [axis for axis in parts if axis not in held]
+
+    def added(x, places, spec):
+        x = jax.lax.reduce(x, x.dtype.type(0), jax.lax.add, list(places))
+        return jax.lax.with_sharding_constraint(x, PartitionSpec(*spec))
+
+    x = gradient.reshape(*(free[axis] for axis in parts), *shape)
+    x = added(x, map(parts.index, held), (*others, *by_rows))
+    x = added(x, range(len(others)), by_rows)
+    return (constrain(x, letters),)
+
+
+_copied.defvjp(lambda x, letters, rows: (_copied(x, letters, rows), None), _sum_of_copies)
 
 
 def is_copies(x) -> bool:

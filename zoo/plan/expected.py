@@ -1,13 +1,16 @@
 """The memory that a step should need, in closed form: seconds instead of the compiler's minute.
 
 Arguments are exact: shapes divided by placements. Temporary memory is what lives at one time at the fullest
-of two moments, each beside what waits for the backward pass (the residuals that JAX's own differentiation
-names, without any compiling), the weights in the activations' dtype, and the sums of earlier micro-batches:
+of three moments. Two are beside what waits for the backward pass (the residuals that JAX's own
+differentiation names, without any compiling), the weights in the activations' dtype, and the sums of earlier
+micro-batches:
 
     readout    the logits, the table gathered in the activations' dtype, and its gradient before it is shared
                out
     layer      one layer's weights, gathered; what its backward pass holds; all gradients; the logits, where
                they outlive the layers
+    update     all gradients; what was offloaded; and, as the compiler lays arrays whose last dimension is no
+               multiple of 128 otherwise in a branch, the largest such parameter and its gradient once more
 
 How far this is from what compiled steps hold stands in benchmarks/README.md: within 8 %.
 """
@@ -33,6 +36,8 @@ from zoo.tree import named_leaves
 
 # Rows that shapes are asked for with: a prime that no dimension of a model is, so what has it counts rows.
 ROWS = 10_007
+
+LANES = 128
 
 # Of what JAX lists as left for one layer's backward pass, the part that lives at a time, as the compiler
 # computes elementwise functions again: 0.63 to 0.91 in the three steps of benchmarks/README.md whose fullest
@@ -70,6 +75,8 @@ class Held:
     """One layer's weights, gathered."""
     offloaded: int = 0
     """Of the optimizer's state, in the host's memory between steps."""
+    laid_anew: int = 0
+    """The largest trained parameter that the update's branch lays out for itself."""
 
 
 def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> Held:
@@ -84,7 +91,15 @@ def held(parts, config, state, batch, mesh, numbers: Callable | None = None) -> 
         summed=gradients * (1 if is_wide else 2),
         layer=gathered_layer(parts.model, layers_of(config), width, mesh),
         offloaded=offloaded_bytes(state.opt_state),
+        laid_anew=max(
+            (bytes_per_device(x, numbers) for x in jax.tree.leaves(trained) if is_ragged(x)), default=0
+        ),
     )
+
+
+def is_ragged(x) -> bool:
+    """Whether rows of an array on a device do not fill a TPU's tiles of 128 numbers."""
+    return x.ndim > 1 and x.sharding.shard_shape(x.shape)[-1] % LANES > 0
 
 
 def memory(parts, config, batch, mesh, known: Held) -> Memory:
@@ -96,7 +111,7 @@ def memory(parts, config, batch, mesh, known: Held) -> Memory:
     moments = (
         waiting + scores + table(parts, config, mesh),
         waiting + known.layer + inside + known.gradients,
-        (known.gradients + known.offloaded) * bool(known.offloaded),  # the update, with the state beside it
+        known.gradients + known.offloaded + 2 * known.laid_anew,
     )
     return Memory(known.arguments, int(max(moments)), known.offloaded)
 
