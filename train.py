@@ -18,7 +18,7 @@ from typing import NoReturn
 
 import jax
 
-from zoo import cli, cluster, data, ending, events, faults, fits, host_memory, models, plan, xla
+from zoo import cli, cluster, data, ending, events, faults, fits, host_memory, joining, models, plan, xla
 from zoo.assembly import complete, step_of
 from zoo.audit import audited
 from zoo.beginning import first_state
@@ -109,7 +109,7 @@ def train(name: str, recipe, stop: StopRequest) -> int:
     flags = xla.apply(deterministic=recipe.deterministic)
     if xla.likely_platform() == "cpu":
         host_memory.keep()
-    cluster.join(recipe.cluster)
+    joining.join(recipe.cluster)
     faults.reach("start", 0)
     if recipe.plot:
         require("matplotlib", extra="plot")

@@ -14,9 +14,9 @@ import pytest
 from test_train import TINY, text_in
 
 import train
-from zoo import cluster
-from zoo.cluster import ClusterConfig
+from zoo import cluster, joining
 from zoo.errors import CheckpointError, ConfigError
+from zoo.joining import ClusterConfig
 from zoo.metrics import records
 from zoo.pretrained import from_pretrained
 from zoo.recipes.recipe import EXEMPT
@@ -178,6 +178,9 @@ def test_where_a_process_is_killed_all_end(lost, tmp_path):
         ({"coordinator": "a:1"}, "give all three"),
         ({"processes": 2}, "give all three"),
         ({"coordinator": "a", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": ":1", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": "a:0", "processes": 2, "process": 0}, "is no HOST:PORT"),
+        ({"coordinator": "a:65536", "processes": 2, "process": 0}, "is no HOST:PORT"),
         ({"coordinator": "a:1", "processes": 2, "process": 2}, "process=2 is none of 2"),
         ({"heartbeat_seconds": 0}, "heartbeat_seconds=0"),
     ],
@@ -201,42 +204,60 @@ def test_settings_that_cannot_be_are_refused(settings, what):
     ],
 )
 def test_a_launcher_is_known_by_its_variables(variables, want, monkeypatch):
-    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES):
+    for name in (*joining.COUNTS.values(), *joining.HOSTS, joining.SLICES):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert cluster.launched() == want
+    assert joining.launched() == want
 
 
 def test_a_host_with_a_tpu_asks_jax_and_trains_alone_where_that_knows_nothing(monkeypatch, capsys, tmp_path):
-    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES, "JAX_PLATFORMS"):
+    for name in (*joining.COUNTS.values(), *joining.HOSTS, joining.SLICES, "JAX_PLATFORMS"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cluster, "CHIPS", (str(tmp_path),))
+    monkeypatch.setattr(joining, "CHIPS", (str(tmp_path),))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name == "libtpu" or None)
-    assert cluster.launched() == "TPU"
+    assert joining.launched() == "TPU"
 
     def unknown(**_):
         raise ValueError("coordinator_address should be defined.")
 
     monkeypatch.setattr("jax.distributed.initialize", unknown)
-    cluster.join(ClusterConfig())
+    joining.join(ClusterConfig())
     assert "trains alone" in capsys.readouterr().err and not cluster.is_several()
-    with pytest.raises(ConfigError, match="do not come together"):
+    with pytest.raises(ConfigError, match="SLURM says .* give --cluster.coordinator"):
         monkeypatch.setenv("SLURM_NTASKS", "4")
         monkeypatch.setenv("SLURM_STEP_NODELIST", "n1")
-        cluster.join(ClusterConfig())
+        joining.join(ClusterConfig())
     monkeypatch.delenv("SLURM_NTASKS")
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
-    assert cluster.launched() == ""
+    assert joining.launched() == ""
 
 
 def test_alone_nothing_is_joined_and_everything_is_the_firsts(monkeypatch):
-    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES):
+    for name in (*joining.COUNTS.values(), *joining.HOSTS, joining.SLICES):
         monkeypatch.delenv(name, raising=False)
-    cluster.join(ClusterConfig())
+    joining.join(ClusterConfig())
     assert cluster.is_first() and not cluster.is_several()
     assert cluster.from_first(lambda: {"a": (1,)}) == {"a": (1,)}
     assert cluster.everywhere(True) and not cluster.everywhere(False)
+
+
+def test_after_a_failure_the_first_leaves_last_whatever_became_of_its_devices(monkeypatch):
+    told = []
+    monkeypatch.setattr("jax.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("zoo.ending.die", lambda code: told.append(code))
+    monkeypatch.setattr(cluster.time, "sleep", lambda seconds: told.append(seconds))
+    monkeypatch.setattr("jax.process_count", lambda: 2)
+    cluster.leave(3)
+    monkeypatch.setattr("jax.process_index", lambda: 1)
+    cluster.leave(3)
+
+    def broken():
+        raise RuntimeError("Unable to initialize backend")
+
+    monkeypatch.setattr("jax.process_count", broken)
+    cluster.leave(70)
+    assert told == [cluster.MOMENT_SECONDS, 3, 3, 70]
 
 
 def test_where_a_run_is_computed_does_not_make_it_another():

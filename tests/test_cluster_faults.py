@@ -8,7 +8,7 @@ import pytest
 from starts import Starts, argv_of
 
 from zoo import cluster, run
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, DataError
 from zoo.verbs.launch import free_port
 
 SECONDS = 240  # the machine is shared; tests/README.md has what was measured
@@ -52,6 +52,65 @@ def test_what_differs_is_refused_by_both_before_the_first_step(other, said, star
         (line,) = errors(start)
         assert said in line
     assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+def test_what_both_are_wrong_about_both_say_in_one_line(starts, tmp_path):
+    """Also the slower one: the first has the runtime's server, and stays until the other has said it."""
+    both = pair(starts, tmp_path, "--data.path", str(tmp_path / "nowhere.txt"))
+    assert [start.code() for start in both] == [DataError.exit_code] * 2, both[1].said()
+    for start in both:
+        (line,) = errors(start)
+        assert "nowhere.txt: no such file" in line and "Traceback" not in start.said()
+
+
+LAUNCHERS = {
+    "SLURM": {
+        "SLURM_JOB_ID": "{job}",
+        "SLURM_STEP_NODELIST": "localhost",
+        "SLURM_NTASKS": "2",
+        "SLURM_PROCID": "{process}",
+        "SLURM_LOCALID": "{process}",
+    },
+    "Open MPI": {
+        "OMPI_MCA_orte_hnp_uri": "{mpi_job}.0;tcp://127.0.0.1:1",
+        "OMPI_COMM_WORLD_SIZE": "2",
+        "OMPI_COMM_WORLD_RANK": "{process}",
+        "OMPI_COMM_WORLD_LOCAL_RANK": "{process}",
+    },
+}
+
+
+@pytest.mark.parametrize("launcher", LAUNCHERS)
+def test_a_launchers_variables_are_enough(launcher, starts, tmp_path):
+    """As srun and mpirun set them. That both know of each other shows in what they refuse together."""
+    job = (
+        free_port()
+    )  # a number that differs from test to test: JAX makes the port of it, beyond all of these
+    both = []
+    for process in range(2):
+        numbers = {"job": job, "mpi_job": job << 12, "process": process}
+        variables = {name: text.format(**numbers) for name, text in LAUNCHERS[launcher].items()}
+        argv = argv_of("gpt", tmp_path, "run", "--seed", str(process))
+        both.append(starts.start(argv, tmp_path / f"log{process}", **variables))
+    assert [start.code() for start in both] == [ConfigError.exit_code] * 2, both[0].said()
+    for start in both:
+        assert errors(start)[0].startswith(
+            "error: process 1 is about to do something else than process 0 (seed"
+        )
+
+
+def test_who_waits_for_the_others_in_vain_says_so_in_one_line(starts, tmp_path):
+    """The first without the second, and a second without its first."""
+    waiting = {}
+    for process in ("0", "1"):
+        port = free_port()
+        flags = ("--cluster.coordinator", f"127.0.0.1:{port}", "--cluster.processes", "2")
+        flags += ("--cluster.process", process, "--cluster.start-seconds", "1")
+        waiting[port] = starts.start(argv_of("gpt", tmp_path, "run", *flags), tmp_path / f"log{process}")
+    for port, start in waiting.items():
+        assert start.code() == ConfigError.exit_code, start.said()
+        (line,) = errors(start)
+        assert f"127.0.0.1:{port} within 1 s" in line and "Fatal" not in start.said()
 
 
 @pytest.mark.parametrize(

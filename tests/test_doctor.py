@@ -2,13 +2,14 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 
-from zoo import cluster, doctor
+from zoo import doctor, joining
 from zoo.__main__ import main
 
 
@@ -26,7 +27,7 @@ def only(found, kind=doctor.FAULT):
 def small_and_alone(monkeypatch):
     monkeypatch.setattr(doctor, "PROBE_BYTES", 1 << 16)
     monkeypatch.setattr(doctor, "ACCELERATORS", {})
-    for name in (*cluster.COUNTS.values(), *cluster.HOSTS, cluster.SLICES, *doctor.PROXIES):
+    for name in (*joining.COUNTS.values(), *joining.HOSTS, joining.SLICES, *doctor.PROXIES):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -36,13 +37,11 @@ def test_a_sound_machine_has_no_fault_and_keeps_nothing(tmp_path, capsys):
     report = json.loads(lines[-1])
     assert report["faults"] == 0 and len(report["findings"]) == len(lines) - 1
     subjects = {finding["subject"] for finding in report["findings"]}
-    assert subjects == {"libraries", "processes", "memory", "disk", "devices", "links"}
+    assert subjects == {"libraries", "processes", "memory", "disk", "devices", "mesh", "links"}
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fault_gives_a_code(tmp_path, capsys):
-    (tmp_path / "file").write_text("")
-    assert main(["doctor", "--runs", str(tmp_path / "file" / "runs")]) == 0  # the folder above can be written
     os.chmod(tmp_path, 0o500)
     try:
         code = main(["doctor", "--runs", str(tmp_path / "runs")])
@@ -58,6 +57,9 @@ def test_a_disk_that_takes_nothing_or_gives_back_something_else_is_a_fault(tmp_p
 
     monkeypatch.setattr(doctor, "written_in", full)
     assert "No space left" in only(doctor.disk(tmp_path)()).text
+    (tmp_path / "file").write_text("")
+    monkeypatch.undo()
+    assert "Not a directory" in only(doctor.disk(tmp_path / "file" / "runs")()).text
     monkeypatch.undo()
     monkeypatch.setattr(Path, "read_bytes", lambda self: b"else")
     assert "did not come back" in only(doctor.disk(tmp_path)()).text
@@ -103,7 +105,7 @@ def test_the_rate_of_links_is_what_a_ring_moves_by_the_time_it_takes(monkeypatch
 
 
 def test_a_tpus_host_may_be_alone(monkeypatch):
-    monkeypatch.setattr(cluster, "launched", lambda: cluster.TPU)
+    monkeypatch.setattr(joining, "launched", lambda: joining.TPU)
     assert kinds(doctor.processes()) == [doctor.GOOD]
 
 
@@ -113,7 +115,7 @@ def test_one_that_should_be_several_is_a_fault_and_a_proxy_a_warning(monkeypatch
     monkeypatch.setenv("https_proxy", "http://x")
     found = list(doctor.processes())
     assert kinds(found) == [doctor.FAULT, doctor.WARNING]
-    assert "SLURM" in found[0].text and "https_proxy" in found[1].text
+    assert "SLURM" in found[0].text and "SLURM_NTASKS=4" in found[0].text and "https_proxy" in found[1].text
 
 
 def test_what_goes_wrong_in_looking_is_a_fault_and_the_rest_is_looked_at(monkeypatch):
@@ -121,6 +123,35 @@ def test_what_goes_wrong_in_looking_is_a_fault_and_the_rest_is_looked_at(monkeyp
         raise RuntimeError("no such\ndriver")
 
     monkeypatch.setattr(doctor, "memory", broken)
-    found = list(doctor.findings(Path("runs")))
-    assert only(found).text == "RuntimeError: no such" and found[-1].subject == "links"
+    found = list(doctor.of_the_host(Path("runs")))
+    assert only(found).text == "RuntimeError: no such" and found[-1].subject == "disk"
     assert np.isin(kinds(found), [doctor.GOOD, doctor.FAULT, doctor.WARNING]).all()
+
+
+def test_a_mesh_is_told_with_what_stays_within_a_process(monkeypatch):
+    assert (
+        doctor.layout(jax.devices()).text == "mesh data=8 unless --mesh says otherwise; sizes multiply to 8"
+    )
+    monkeypatch.setattr("jax.local_device_count", lambda: 4)
+    assert doctor.layout(jax.devices()).text.endswith("the last ones up to 4 stay within a process")
+
+
+def test_others_who_do_not_come_are_the_last_finding(monkeypatch, capsys, tmp_path):
+    """The runtime is not left any more: what has been seen of the host is told, with a code."""
+    left = []
+    monkeypatch.setattr("zoo.verbs.doctor.die", left.append)
+    monkeypatch.setattr("jax.distributed.initialize", lambda **_: wait_for(lambda: left))
+    flags = ["--cluster.coordinator", "a:1", "--cluster.processes", "2", "--cluster.process", "0"]
+    main(["doctor", "--runs", str(tmp_path), *flags, "--cluster.start-seconds", "1"])
+    assert left == [2]
+    lines = capsys.readouterr().out.splitlines()
+    first = next(json.loads(line) for line in lines if line.startswith("{"))
+    *_, disk, found = first["findings"]
+    assert disk["subject"] == "disk" and first["faults"] == 1
+    assert "do not come together at a:1 within 1 s" in found["text"] and "all were started" in found["remedy"]
+
+
+def wait_for(is_so):
+    until = time.monotonic() + 60
+    while not is_so() and time.monotonic() < until:
+        time.sleep(0.01)

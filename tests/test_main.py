@@ -85,6 +85,7 @@ def test_generate_goes_on_beyond_the_context(capsys, run):
         (2, ["show", "gpt3"], "did you mean"),
         (2, ["list", "zzz"], "nothing is called"),
         (4, ["generate", "nowhere", "x"], "no such folder"),
+        (2, ["launch", "--processes", "2", "--devices", "-2"], "--devices=-2 must be at least 1"),
     ],
 )
 def test_mistakes_are_one_line(capsys, code, argv, said):

@@ -24,14 +24,15 @@ from zoo import assembly, data
 from zoo.errors import ConfigError
 from zoo.feed import training_batches
 from zoo.models.gpt import GPTConfig
-from zoo.plan import Request, expected, requested
+from zoo.plan import Request, expected, planner, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
+from zoo.plan.apart import Crashed
 from zoo.plan.chips import CHIPS, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster
 from zoo.plan.planner import asked_for
 from zoo.plan.program import read_program
-from zoo.plan.remedies import check_rows, smallest_change
+from zoo.plan.remedies import changes, check_rows, needed_on, smallest_change
 from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import TOPOLOGIES, Slice, check_topology
 from zoo.plan.wires import wire_bytes
@@ -183,6 +184,7 @@ def test_a_roofline_adds_what_the_step_waits_for_and_overlaps_the_rest():
     [
         ("v5e:3x3", "no such slice of v5e; there are v5e:2x2, v5e:2x4"),
         ("v5e:2x5x1", "no such slice of v5e"),
+        ("v5e", "no such slice of v5e; there are v5e:2x2, v5e:2x4"),
         ("v5e-2x4", "did you mean 'v5e:2x4'?"),
         ("h200", "no such topology"),
     ],
@@ -292,13 +294,51 @@ def test_the_smallest_change_that_fits_is_named():
     little = smallest_change(recipe, data, place, mesh, scale=enough)
     assert little.startswith("--model.remat dots should")
     nothing = smallest_change(recipe, data, place, mesh, scale=1e12)
-    assert nothing == "no recomputation, accumulation or mesh of it would; take a larger one"
+    assert "nor would a larger one of its kind with 16 rows" in nothing
+
+
+@eight_devices
+def test_where_no_change_fits_the_next_larger_place_that_holds_it_is_named():
+    """As if a chip had less than the least that eight need, and more than the least of sixteen."""
+    mesh = mesh_of((1, 8, 1))
+    parts, recipe, state, batch = step_on(mesh, num_layers=8)
+    data, place = abstract_data(recipe), cluster("h100:8x1")
+
+    def least(devices):
+        wide = dict(mesh.shape) | {"fsdp": devices}
+        kept = [(recipe, wide), *((changed, sizes) for _, changed, sizes in changes(recipe, wide))]
+        return min(needed_on(changed, data, place, sizes) for changed, sizes in kept)
+
+    assert least(16) < least(8)
+    scale = place.chip.hbm_bytes / ((least(8) + least(16)) / 2)  # between the two
+    said = smallest_change(recipe, data, place, mesh, scale=scale)
+    assert "h100:8x2 should, with --mesh.fsdp 16" in said
 
 
 def test_what_the_compiler_says_of_too_large_programs_is_read():
     assert asked_for("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.") == 20.5 * GiB
     assert asked_for("memory required for HLO temporaries (400.00G) exceeds available", GiB) == 401 * GiB
     assert asked_for("something else") is None
+
+
+@eight_devices
+def test_a_step_that_the_compiler_cannot_do_is_one_line(monkeypatch):
+    """Whether it says so or ends by a signal."""
+
+    def failing(_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure (mask_aggregator.cc:271)\n\nand more")
+
+    mesh = mesh_of((8, 1, 1))
+    _, recipe, *_ = step_on(mesh)
+    place = types.SimpleNamespace(chip=CHIPS["v5e"], mesh=lambda _: mesh, numbers=math.prod)
+    monkeypatch.setattr(jax.stages.Lowered, "compile", failing)
+    monkeypatch.setattr(planner, "apart", lambda work: work())
+    with pytest.raises(Crashed) as error:
+        planner.compiled_apart(Request("v5e:2x4"), recipe, abstract_data(recipe), place)
+    said = str(error.value)
+    assert (
+        "RET_CHECK failure (mask_aggregator.cc:271)), a defect of its own; try" in said and "\n" not in said
+    )
 
 
 # --- with the TPU's compiler ----------------------------------------------------------------------
@@ -331,6 +371,15 @@ def planned(line: str, folder) -> dict:
     assert done.returncode == 0, done.stderr
     assert "predicted" in done.stdout.splitlines()[0]
     return json.loads(done.stdout.splitlines()[-1])
+
+
+@with_compiler
+def test_a_step_with_one_expert_a_chip_is_compiled(tmp_path):
+    sizes = (
+        "--model.num-layers 1 --model.vocab-size 512 --data.length 64 --model.d-model 64 --model.num-heads 2"
+    )
+    found = planned(f"moe_stdlib {sizes} --model.num-kv-heads 2 --mesh.expert 8 --plan v5e:2x4", tmp_path)
+    assert found["fits"] and found["mesh"]["expert"] == 8
 
 
 @with_compiler

@@ -114,9 +114,7 @@ def test_the_flags_that_are_told_give_the_setting(line):
     recipe, found = searched(line)
     for group in found.groups[::4]:
         for each in group[:2]:
-            typed = flags(recipe, each.recipe)
-            typed = "" if typed.startswith("(") else typed
-            again, _ = complete(f"{line} {typed}")
+            again, _ = complete(f"{line} {flags(recipe, each.recipe)}")
             assert mesh_sizes(again.mesh, PLACE.count) == each.recipe.mesh.sizes
             assert dataclasses.replace(again, mesh=each.recipe.mesh) == each.recipe
 

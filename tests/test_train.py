@@ -410,7 +410,12 @@ def test_init_starts_from_another_runs_parameters(text, capsys):
         (2, ["--data.length", "64"], "data.length=64 is longer than the model, model.max_length=32"),
         (2, ["--mesh.fsdp", "3"], "does not fit"),
         (2, ["--data.batch-size", "9"], "does not divide over"),
-        (2, ["--accumulate", "3"], "data.batch_size=8 is not a multiple of accumulate=3"),
+        (
+            2,
+            ["--accumulate", "3"],
+            "data.batch_size=8 is not a multiple of accumulate=3; give --accumulate 4,",
+        ),
+        (2, ["--accumulate", "9"], "is not a multiple of accumulate=9; give --accumulate 8,"),
         (2, ["--model.vocab-size", "7"], "model.vocab_size=7, but the data has"),
         (2, ["--seed", "99999999999999999999"], "seed=99999999999999999999"),
         (2, ["--clip-norm", "nan"], "clip_norm=nan"),

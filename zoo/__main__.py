@@ -172,6 +172,13 @@ def main(argv: list[str]) -> int:
     verb.add_argument("--cluster.coordinator", dest="coordinator", default="", help="as of train.py")
     verb.add_argument("--cluster.processes", dest="processes", type=int, default=0, help="as of train.py")
     verb.add_argument("--cluster.process", dest="process", type=int, default=-1, help="as of train.py")
+    verb.add_argument(
+        "--cluster.start-seconds",
+        dest="start_seconds",
+        type=int,
+        default=60,
+        help="to wait for the others (60)",
+    )
     verb.set_defaults(run="doctor.examine")
 
     verb = verbs.add_parser("launch", help="several processes on this machine that train as one")

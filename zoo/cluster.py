@@ -1,31 +1,26 @@
 """Several processes that train as one: who they are, and how they agree.
 
-JAX's own runtime joins them (jax.distributed), and every one of them runs this same program. A process is one
-of several where its launcher says so,
-
-    SLURM, Open MPI            more than one task
-    TPU VMs, GKE's JobSets     a slice, or several, of more than one host: where there is a TPU, JAX finds out
-    by hand                    --cluster.coordinator HOST:PORT --cluster.processes 4 --cluster.process 2
-
-and alone everywhere else, at no cost. The first process owns the run's folder: it alone writes, and what it
-finds there is what all go by, so no decision hangs on a file that one sees and another does not yet. Errors
-that a person can mend travel with it: all leave, with its line and its exit code.
+zoo/joining.py has joined them by JAX's own runtime, and every one of them runs this same program. The first
+owns the run's folder: it alone writes, and what it finds there is what all go by, so no decision hangs on a
+file that one sees and another does not yet. Errors that a person can mend travel with it: all leave, with its
+line and its exit code.
 
 Before the first step all compare what they are about to do (`check_alike`) and whether they see one folder
 (`check_shared`): what differs would show as a hang, or as numbers that nobody can explain.
 
 A process that fails leaves without a farewell, as the runtime's would wait for the others; they are ended by
-the runtime when its heartbeats stay away.
+the runtime when its heartbeats stay away. The first has the runtime's server, without which the others are
+aborted where they stand: it stays a moment longer, as what it has met, a wrong path say, they are about to
+meet too.
 """
 
-import importlib.util
+import contextlib
 import json
 import os
 import sys
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
@@ -40,89 +35,8 @@ SIGNS_OF_LOSS = ("heartbeat timeout", "Connection closed by peer", "Connection r
 
 Found = TypeVar("Found")
 
-FAREWELL_SECONDS = 60  # for the others to come to the end of a run too
+MOMENT_SECONDS = 1.0  # for the others to say what the first has failed of, too
 SEEN_SECONDS = 5.0  # for a file of the first process to show on another host
-
-TPU = "TPU"
-# {launcher: the variable that counts its tasks}
-COUNTS = {"SLURM": "SLURM_NTASKS", "Open MPI": "OMPI_COMM_WORLD_SIZE"}
-# What srun sets and sbatch does not: a batch script alone is one process, however many tasks it may start.
-STEP = "SLURM_STEP_NODELIST"
-# Lists of the hosts of a TPU slice, and what several slices have.
-HOSTS = ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES")
-SLICES = "MEGASCALE_COORDINATOR_ADDRESS"
-CHIPS = ("/dev/accel0", "/dev/vfio/0")
-
-
-@dataclass(frozen=True)
-class ClusterConfig:
-    """Which of how many processes this is, where no launcher says it."""
-
-    coordinator: str = ""
-    """HOST:PORT of the first process, where the others find it; empty: as the launcher says, else alone."""
-    processes: int = 0
-    """How many there are; 0: as the launcher says."""
-    process: int = -1
-    """Which of them this is, from 0; -1: as the launcher says."""
-    start_seconds: int = 300
-    """How long to wait for the others at the start."""
-    heartbeat_seconds: int = 10
-    """After how long a silence a process counts as lost, and all are ended."""
-
-    def __post_init__(self):
-        for name in ("start_seconds", "heartbeat_seconds"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must be at least 1")
-        given = (bool(self.coordinator), self.processes > 0, self.process >= 0)
-        if any(given) and not all(given):
-            raise ConfigError(
-                f"coordinator={self.coordinator!r} processes={self.processes} process={self.process}: give "
-                "all three, or none where a launcher says them"
-            )
-        if self.coordinator and not self.coordinator.rpartition(":")[2].isdigit():
-            raise ConfigError(f"coordinator={self.coordinator!r} is no HOST:PORT, for example 10.0.0.1:1234")
-        if self.process >= max(self.processes, 1):
-            raise ConfigError(f"process={self.process} is none of {self.processes}, which are counted from 0")
-
-
-def join(config: ClusterConfig) -> None:
-    """Makes this process one of several where it is meant to be. Before the first device is asked for."""
-    launcher = launched()
-    if not (config.coordinator or launcher):
-        return
-    given: dict[str, Any] = {}
-    if config.coordinator:
-        given = {"coordinator_address": config.coordinator, "num_processes": config.processes}
-        given |= {"process_id": config.process, "cluster_detection_method": "deactivate"}
-        if config.coordinator.startswith(("127.0.0.1:", "localhost:")):  # nobody else's business
-            given["coordinator_bind_address"] = config.coordinator
-    timeouts = {"initialization_timeout": config.start_seconds}
-    timeouts["heartbeat_timeout_seconds"] = config.heartbeat_seconds
-    timeouts["shutdown_timeout_seconds"] = FAREWELL_SECONDS
-    try:
-        jax.distributed.initialize(**given, **timeouts)
-    except (ValueError, RuntimeError) as error:
-        if launcher == TPU and isinstance(
-            error, ValueError
-        ):  # no variables, and no server that knows of others
-            print("cluster  this TPU's host knows of no others, and trains alone", file=sys.stderr)
-            return
-        raise ConfigError(
-            f"the processes do not come together ({errors.first_line(error)}); check that all were started, "
-            "with the same coordinator and their own numbers"
-        ) from None
-
-
-def launched() -> str:
-    """The launcher that started several processes, or TPU where only JAX can tell; empty where none did."""
-    for name, variable in COUNTS.items():
-        if os.environ.get(variable, "1") not in ("", "1") and (name != "SLURM" or os.environ.get(STEP)):
-            return name
-    if any("," in os.environ.get(variable, "") for variable in HOSTS) or os.environ.get(SLICES):
-        return "TPU slice"
-    has_chip = importlib.util.find_spec("libtpu") is not None and any(map(os.path.exists, CHIPS))
-    wanted = os.environ.get("JAX_PLATFORMS", "tpu").partition(",")[0] in ("", "tpu")
-    return TPU if has_chip and wanted else ""
 
 
 def is_several() -> bool:
@@ -234,16 +148,19 @@ def check_shared(folder: Path) -> None:
 
 def is_lost(error: Exception) -> bool:
     """Whether an error of the runtime says that another process is gone."""
-    return is_several() and any(sign in str(error) for sign in SIGNS_OF_LOSS)
+    return jax.distributed.is_initialized() and any(sign in str(error) for sign in SIGNS_OF_LOSS)
 
 
 def leave(exit_code: int) -> None:
-    """Parts from the others: after a success together, after a failure at once."""
-    if not is_several():
+    """Parts from the others: after a success together, after a failure at once, or the first in a moment."""
+    if not jax.distributed.is_initialized():
         return
     if exit_code in (0, PREEMPTED):
         jax.distributed.shutdown()
         return
     from zoo.ending import die
 
+    with contextlib.suppress(RuntimeError):  # of devices that do not start
+        if is_several() and is_first():
+            time.sleep(MOMENT_SECONDS)
     die(exit_code)

@@ -1,6 +1,8 @@
 """What a machine has, before a run is bet on it: each finding with its remedy.
 
-    for finding in findings(Path("runs")):
+    for finding in of_the_host(Path("runs")):
+        print(finding)
+    for finding in of_the_devices():  # which of several processes wait for each other
         print(finding)
 
 Nothing is changed but a file that is written and removed again. Of several processes each looks at its own
@@ -19,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from zoo import cluster, throughput
+from zoo import cluster, joining, throughput
 from zoo.data import cache
 from zoo.errors import first_line
 from zoo.run import versions
@@ -45,9 +47,19 @@ class Finding:
         return f"{self.kind:8} {self.subject:9} {self.text}" + (f"; {self.remedy}" if self.remedy else "")
 
 
-def findings(folder: Path) -> Iterator[Finding]:
-    """All of them, the cheap ones first; `folder` is where runs are to be kept."""
-    for look in (libraries, processes, memory, disk(folder), disk(cache.folder()), devices):
+def of_the_host(folder: Path) -> Iterator[Finding]:
+    """What can be seen before a device starts; `folder` is where runs are to be kept."""
+    return looked(libraries, memory, disk(folder), disk(cache.folder()))
+
+
+def of_the_devices() -> Iterator[Finding]:
+    """The processes, and all their devices together."""
+    return looked(processes, devices)
+
+
+def looked(*looks: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """What each finds; a fault where it cannot even look."""
+    for look in looks:
         try:
             yield from look()
         except Exception as error:  # a machine may be broken in any way
@@ -84,15 +96,17 @@ def processes() -> Iterator[Finding]:
     """Whether this is one of several, and what may keep them from each other."""
     import jax
 
-    launcher = cluster.launched()
+    launcher = joining.launched()
+    variables = (*joining.COUNTS.values(), joining.STEP, *joining.HOSTS, joining.SLICES)
+    known = "".join(f"; {name}={os.environ[name]}" for name in variables if name in os.environ)
     if cluster.is_several():
         text = f"{jax.process_index()} of {jax.process_count()}"
-        yield Finding(GOOD, "processes", text + f", started by {launcher}" * bool(launcher))
-    elif launcher and launcher != cluster.TPU:  # of which JAX alone knows whether there are others
-        text = f"{launcher} has started several, and this is alone"
+        yield Finding(GOOD, "processes", text + f", started by {launcher}" * bool(launcher) + known)
+    elif launcher and launcher != joining.TPU:  # of which JAX alone knows whether there are others
+        text = f"{launcher} has started several, and this is alone{known}"
         yield Finding(FAULT, "processes", text, "look at the error above, or start train.py alone")
     else:
-        yield Finding(GOOD, "processes", "one; no launcher of several is known by its variables")
+        yield Finding(GOOD, "processes", f"one, as no launcher says that there are several{known}")
     proxies = [name for name in PROXIES if os.environ.get(name)]
     if proxies and launcher:
         remedy = "processes may hang in looking for each other: unset them for the run"
@@ -113,8 +127,8 @@ def memory() -> Iterator[Finding]:
 def disk(folder: Path) -> Callable[[], Iterator[Finding]]:
     """A look at the disk of a folder, which need not be there."""
 
-    def look() -> Iterator[Finding]:
-        place = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    def disk() -> Iterator[Finding]:
+        place = next(each for each in (folder, *folder.absolute().parents) if each.exists())
         try:
             seconds = written_in(place)
         except OSError as error:
@@ -126,7 +140,7 @@ def disk(folder: Path) -> Callable[[], Iterator[Finding]]:
         remedy = "a checkpoint has three times the parameters, and two are kept (--keep)"
         yield Finding(WARNING, "disk", text, remedy) if free < LITTLE_DISK else Finding(GOOD, "disk", text)
 
-    return look
+    return disk
 
 
 def written_in(folder: Path) -> float:
@@ -160,8 +174,23 @@ def devices() -> Iterator[Finding]:
         yield Finding(FAULT, "devices", f"{text}, beside an accelerator", remedy)
     else:
         yield Finding(GOOD, "devices", text)
+    yield layout(found)
     if count > 1:
         yield collective(found)
+
+
+def layout(found) -> Finding:
+    """The mesh that a run has by default, and what its sizes are to respect."""
+    import jax
+
+    from zoo.mesh import MeshConfig, describe, mesh_sizes, slices_of
+
+    slices, own = slices_of(found), jax.local_device_count()
+    sizes = mesh_sizes(MeshConfig(slice=slices), len(found))
+    text = f"{describe(sizes)} unless --mesh says otherwise; sizes multiply to {len(found)}"
+    if own < len(found):
+        text += f", the last ones up to {own} stay within a process"
+    return Finding(GOOD, "mesh", text)
 
 
 def collective(found) -> Finding:

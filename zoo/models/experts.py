@@ -236,4 +236,9 @@ def grouped(x_SD, w_XDF, *, size_X, rows: int):
         w_GDF = jnp.take(w_XDF, expert_G, axis=0, mode="clip")
         return (x_SD.reshape(blocks, rows, -1) @ w_GDF).reshape(len(x_SD), -1)
 
-    return jax.lax.platform_dependent(x_SD, w_XDF, size_X, tpu=jax.lax.ragged_dot, default=by_blocks)
+    def by_instruction(x_SD, w_XDF, size_X):
+        if len(w_XDF) == 1:  # libtpu 0.0.42.1 fails to compile it for one expert alone: a second has no rows
+            w_XDF, size_X = jnp.pad(w_XDF, ((0, 1), (0, 0), (0, 0))), jnp.pad(size_X, (0, 1))
+        return jax.lax.ragged_dot(x_SD, w_XDF, size_X)
+
+    return jax.lax.platform_dependent(x_SD, w_XDF, size_X, tpu=by_instruction, default=by_blocks)

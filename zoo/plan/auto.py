@@ -26,6 +26,7 @@ from zoo.plan.report import dollars, gib, speed
 
 PLANNED = 4
 SHOWN = 3
+UNCHANGED = "(as the recipe stands)"
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class Choice:
         for number, plan in enumerate(self.plans[:SHOWN], 1):
             step = f"step {1e3 * plan.time.best_s:,.1f} to {1e3 * plan.time.worst_s:,.1f} ms"
             told += [
-                f"{number}        {flags(self.recipe, plan.recipe)}",
+                f"{number}        {flags(self.recipe, plan.recipe) or UNCHANGED}",
                 f"         {speed(plan)}, {step}, memory {gib(plan.total_bytes)} of "
                 f"{gib(plan.chip.hbm_bytes)} a chip{cost(plan)}",
             ]
@@ -195,7 +196,7 @@ def ranked(found: Found, recipe, place, plan_of: Callable) -> list:
         name = flags(recipe, left[0].recipe)
         seen.add(name)
         kinds.add(left[0].remat)
-        note(f"auto     {len(seen)} of at most {PLANNED}: {name}")
+        note(f"auto     {len(seen)} of at most {PLANNED}: {name or UNCHANGED}")
         try:
             plans.append(plan_of(left[0]))
         except TooLarge as error:
@@ -216,9 +217,10 @@ def note(text: str) -> None:
 def refusal(found: Found, recipe, data, place) -> str:
     """One line where nothing fits: what comes closest, and the next larger place that holds it."""
     least = found.least
+    with_flags = flags(recipe, least.recipe) or UNCHANGED
     told = (
         f"{recipe.name} does not fit {place.name} by the closed form, however it is computed: at least "
-        f"{gib(least.bytes)} of a chip's {gib(place.chip.hbm_bytes)}, with {flags(recipe, least.recipe)}"
+        f"{gib(least.bytes)} of a chip's {gib(place.chip.hbm_bytes)}, with {with_flags}"
     )
     for larger in place.larger():
         bigger = search_apart(recipe, data, larger)

@@ -62,7 +62,7 @@ def with_setting(recipe, sizes: dict[str, int], path: str, remat: str, accumulat
 
 
 def flags(recipe, chosen) -> str:
-    """What to type for `chosen` behind the command line that gave `recipe`."""
+    """What to type for `chosen` behind the command line that gave `recipe`; empty where they are the same."""
     found = []
     for axis, size in chosen.mesh.sizes.items():
         if recipe.mesh.sizes[axis] not in (size, -1):
@@ -72,7 +72,7 @@ def flags(recipe, chosen) -> str:
         found.append(f"--{path} {value(chosen, path)}")
     if recipe.accumulate != chosen.accumulate:
         found.append(f"--accumulate {chosen.accumulate}")
-    return " ".join(found) or "(as the recipe stands)"
+    return " ".join(found)
 
 
 def value(config, path: str):

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from zoo.assembly import complete, step_of
-from zoo.errors import ConfigError
+from zoo.errors import ConfigError, first_line
 from zoo.fits import check_axes
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
@@ -121,15 +121,17 @@ def compiled_apart(request: Request, recipe, data, place: Slice) -> Plan:
     except Crashed as error:
         path = field_path(recipe.model, "dropout_rate")
         drops = path and value(recipe, path)
-        hint = f"; it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if drops else ""
+        hint = f"it has been seen to with dropout, so try --{path.replace('_', '-')} 0" if drops else ""
+        hint = hint or "try another mesh or --plan auto, which passes such steps over"
         raise Crashed(
             f"the TPU's compiler, libtpu {libtpu_version()}, crashed on this step ({error}), a defect of its "
-            f"own{hint}"
+            f"own; {hint}"
         ) from None
 
 
 def planned(request: Request, recipe, data, place: Slice) -> Plan:
-    """Compiles the step for the slice and reads what came out; TooLarge where it does not fit."""
+    """Compiles the step for the slice and reads what came out; TooLarge where it does not fit, Crashed where
+    the compiler fails in itself."""
     chip, mesh = place.chip, place.mesh(recipe.mesh)
     parts = step_of(recipe, data)
     check_axes(parts.model, data.cfg.length, mesh)
@@ -144,7 +146,7 @@ def planned(request: Request, recipe, data, place: Slice) -> Plan:
                 compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
+            raise Crashed(first_line(error)) from None
         asked = asked_for(str(error), estimated.arguments) or estimated.total
         change = "another setting may"
         if not request.auto:

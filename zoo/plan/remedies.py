@@ -41,21 +41,40 @@ def check_rows(recipe, sizes: Mapping[str, int]) -> None:
 
 
 def smallest_change(recipe, data, place, mesh, scale: float) -> str:
-    """The flags that make a step fit `place`, a Slice or a Cluster; `scale` is what the compiler asked for,
-    over the closed form's sum."""
-    for flags, changed, sizes in changes(recipe, dict(mesh.shape)):
-        try:
-            check_rows(changed, sizes)
-            other = place.abstract(sizes)
-            parts = step_of(changed, data)
-            state, batch = placed_state(parts, other), placed_batch(parts.task, data, other)
-            known = expected.held(parts, changed.model, state, batch, other, place.numbers)
-            needed = expected.memory(parts, changed.model, batch, other, known).total * scale
-        except ConfigError:
-            continue
+    """The flags that make a step fit `place`, a Slice or a Cluster, or else the next larger place that holds
+    it; `scale` is what the compiler asked for, over the closed form's sum."""
+    sizes = dict(mesh.shape)
+    for flags, changed, other in changes(recipe, sizes):
+        needed = needed_on(changed, data, place, other) * scale
         if needed <= place.chip.hbm_bytes:
             return f"{flags} should ({needed / 2**30:.1f} GiB by the closed form)"
-    return "no recomputation, accumulation or mesh of it would; take a larger one"
+    none = "no recomputation, accumulation or mesh of it would"
+    for larger in place.larger():
+        times, over = divmod(larger.count, math.prod(sizes.values()))
+        wide = sizes | {"fsdp": sizes["fsdp"] * times}
+        for flags, changed, other in () if over else [("", recipe, wide), *changes(recipe, wide)]:
+            needed = needed_on(changed, data, larger, other) * scale
+            if needed <= larger.chip.hbm_bytes:
+                spread = "" if "--mesh.fsdp" in flags else f"--mesh.fsdp {other['fsdp']} "
+                told = f"{larger.name} should, with {spread}{flags}".rstrip()
+                return f"{none}; {told} ({needed / 2**30:.1f} GiB by the closed form)"
+    return (
+        f"{none}, nor would a larger one of its kind with {recipe.data.batch_size} rows: take more rows and "
+        "devices, chips with more memory, or a smaller model"
+    )
+
+
+def needed_on(recipe, data, place, sizes: Mapping[str, int]) -> float:
+    """Bytes a device by the closed form; infinitely many where rows or sizes do not divide over the mesh."""
+    try:
+        check_rows(recipe, sizes)
+        mesh = place.abstract(sizes)
+        parts = step_of(recipe, data)
+        state, batch = placed_state(parts, mesh), placed_batch(parts.task, data, mesh)
+        known = expected.held(parts, recipe.model, state, batch, mesh, place.numbers)
+        return expected.memory(parts, recipe.model, batch, mesh, known).total
+    except ConfigError:
+        return math.inf
 
 
 def changes(recipe, sizes: dict[str, int]) -> Iterator[tuple[str, Any, dict[str, int]]]:

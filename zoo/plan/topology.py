@@ -45,7 +45,7 @@ def check_topology(name: str) -> None:
         return
     kind, _, shape = name.partition(":")
     of_kind = [known for known in TOPOLOGIES if known.startswith(f"{kind}:")]
-    if of_kind and re.fullmatch(r"[\dx]+", shape):
+    if of_kind and re.fullmatch(r"[\dx]*", shape):
         raise ConfigError(f"--plan {name}: no such slice of {kind}; there are {', '.join(of_kind)}")
     hint = nearest(name, TOPOLOGIES) or (
         f"; chip and shape, such as {TOPOLOGIES[1]}, of {', '.join(CHIPS)}, or GPUs a node and nodes, such "

@@ -10,12 +10,12 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from zoo.cluster import ClusterConfig
 from zoo.data import SOURCES, DataConfig
 from zoo.data.characters import MAX_CHARACTERS
 from zoo.distill import Distill
 from zoo.errors import ConfigError
 from zoo.guard import Guard
+from zoo.joining import ClusterConfig
 from zoo.mesh import MeshConfig
 from zoo.models import MODELS, SIZES, module_of
 from zoo.models.lora import LoRA
@@ -134,9 +134,12 @@ class Recipe:
                 f"data.length={self.data.length} is longer than the model, {where}.max_length={longest}; "
                 "shorten the one or lengthen the other"
             )
-        if self.data.batch_size % self.accumulate:
+        rows = self.data.batch_size
+        if rows % self.accumulate:
+            parts = next((more for more in range(self.accumulate, rows) if rows % more == 0), rows)
             raise ConfigError(
-                f"data.batch_size={self.data.batch_size} is not a multiple of accumulate={self.accumulate}"
+                f"data.batch_size={rows} is not a multiple of accumulate={self.accumulate}; give "
+                f"--accumulate {parts}, or a --data.batch-size that is"
             )
         if self.patience and not self.best:
             raise ConfigError(

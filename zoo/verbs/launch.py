@@ -41,6 +41,8 @@ def launch(options) -> int:
         raise ConfigError(f"--processes={count} must be at least 1")
     if options.retries < 0:
         raise ConfigError(f"--retries={options.retries} must be at least 0")
+    if devices < 1:
+        raise ConfigError(f"--devices={devices} must be at least 1")
     if devices % count:
         raise ConfigError(f"--devices={devices} does not divide over {count} processes; give a multiple")
     command = [word for word in options.command[:1] if word != "--"] + options.command[1:] or ["train.py"]
