@@ -313,11 +313,14 @@ def test_where_no_change_fits_the_next_larger_place_that_holds_it_is_named():
     scale = place.chip.hbm_bytes / ((least(8) + least(16)) / 2)  # between the two
     said = smallest_change(recipe, data, place, mesh, scale=scale)
     assert "h100:8x2 should, with --mesh.fsdp 16" in said
+    cut = dataclasses.replace(recipe, accumulate=2)  # 16 rows over 16 devices are one part
+    said = smallest_change(cut, data, place, mesh, scale=scale)
+    assert "h100:8x2 should, with --mesh.fsdp 16" in said and "--accumulate 1 (" in said
 
 
 def test_what_the_compiler_says_of_too_large_programs_is_read():
     assert asked_for("Ran out of memory in memory space hbm. Used 20.50G of 15.75G hbm.") == 20.5 * GiB
-    assert asked_for("memory required for HLO temporaries (400.00G) exceeds available", GiB) == 401 * GiB
+    assert asked_for("memory required for HLO temporaries (400.00G) exceeds available") == 400 * GiB
     assert asked_for("something else") is None
 
 
@@ -390,6 +393,18 @@ def test_a_step_that_the_compiler_finds_too_large_is_one_line_with_a_change_that
     (said,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert "does not fit v5e:2x2" in said and "--accumulate" in said and "should" in said
     assert "Traceback" not in done.stderr
+
+
+@with_compiler
+def test_what_waits_in_the_hosts_memory_is_none_of_a_chips(tmp_path):
+    """Moments, twice the parameters' bytes: the program's peak, as the compiler tells it, counts them too."""
+    line = (
+        "gpt_stdlib --data.tokenizer byte --data.vocab-size 0 --mesh.fsdp 4 --plan v5e:2x2 --optimizer adamw"
+    )
+    here, there = (planned(line + offload, tmp_path) for offload in ("", " --offload optimizer"))
+    moments = here["argument_bytes"] - there["argument_bytes"]
+    assert there["host_bytes"] == pytest.approx(moments, rel=0.01)
+    assert there["total_bytes"] < here["total_bytes"]
 
 
 @with_compiler

@@ -9,8 +9,9 @@ micro-batches:
                out
     layer      one layer's weights, gathered; what its backward pass holds; all gradients; the logits, where
                they outlive the layers
-    update     all gradients; what was offloaded; and, as the compiler lays arrays whose last dimension is no
-               multiple of 128 otherwise in a branch, the largest such parameter and its gradient once more
+    update     the weights in the activations' dtype; all gradients; what was offloaded; and, as the compiler
+               lays arrays whose last dimension is no multiple of 128 otherwise in a branch, the largest such
+               parameter and its gradient once more
 
 How far this is from what compiled steps hold stands in benchmarks/README.md: within 8 %.
 """
@@ -111,7 +112,7 @@ def memory(parts, config, batch, mesh, known: Held) -> Memory:
     moments = (
         waiting + scores + table(parts, config, mesh),
         waiting + known.layer + inside + known.gradients,
-        known.gradients + known.offloaded + 2 * known.laid_anew,
+        known.cast + known.gradients + known.offloaded + 2 * known.laid_anew,
     )
     return Memory(known.arguments, int(max(moments)), known.offloaded)
 

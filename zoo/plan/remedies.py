@@ -52,16 +52,26 @@ def smallest_change(recipe, data, place, mesh, scale: float) -> str:
     for larger in place.larger():
         times, over = divmod(larger.count, math.prod(sizes.values()))
         wide = sizes | {"fsdp": sizes["fsdp"] * times}
-        for flags, changed, other in () if over else [("", recipe, wide), *changes(recipe, wide)]:
+        begun = in_fewer_parts(recipe, wide)
+        for flags, changed, other in [] if over else [("", begun, wide), *changes(begun, wide)]:
             needed = needed_on(changed, data, larger, other) * scale
             if needed <= larger.chip.hbm_bytes:
                 spread = "" if "--mesh.fsdp" in flags else f"--mesh.fsdp {other['fsdp']} "
-                told = f"{larger.name} should, with {spread}{flags}".rstrip()
+                cut = "--accumulate" in flags or changed.accumulate == recipe.accumulate
+                parts = "" if cut else f" --accumulate {changed.accumulate}"
+                told = f"{larger.name} should, with {spread}{flags}".rstrip() + parts
                 return f"{none}; {told} ({needed / 2**30:.1f} GiB by the closed form)"
     return (
         f"{none}, nor would a larger one of its kind with {recipe.data.batch_size} rows: take more rows and "
         "devices, chips with more memory, or a smaller model"
     )
+
+
+def in_fewer_parts(recipe, sizes: Mapping[str, int]):
+    """The recipe in as many parts as its rows have room for on so many devices."""
+    ways, rows = math.prod(sizes.get(axis, 1) for axis in RULES["B"]), recipe.data.batch_size
+    parts = [a for a in range(1, recipe.accumulate + 1) if rows % (a * ways) == 0]
+    return dataclasses.replace(recipe, accumulate=parts[-1]) if parts else recipe
 
 
 def needed_on(recipe, data, place, sizes: Mapping[str, int]) -> float:
