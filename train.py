@@ -143,7 +143,7 @@ def checked_mesh(recipe):
     """The devices, over which the recipe's rows and model can be spread: ConfigError before anything is
     written."""
     mesh = make_mesh(recipe.mesh)
-    fits.check_rows(recipe.data.batch_size // recipe.accumulate, mesh, "data.batch_size / accumulate")
+    fits.check_rows(recipe, mesh.shape)
     fits.check_axes(models.create(recipe.model), getattr(recipe.data, "length", 0), mesh)
     return mesh
 

@@ -23,6 +23,7 @@ import train
 from zoo import assembly, data
 from zoo.errors import ConfigError
 from zoo.feed import training_batches
+from zoo.fits import check_rows
 from zoo.models.gpt import GPTConfig
 from zoo.plan import Request, expected, planner, requested
 from zoo.plan.abstract import abstract_data, bytes_per_device, placed_batch, placed_state
@@ -32,7 +33,7 @@ from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster
 from zoo.plan.planner import asked_for
 from zoo.plan.program import read_program
-from zoo.plan.remedies import changes, check_rows, needed_on, smallest_change
+from zoo.plan.remedies import changes, needed_on, smallest_change
 from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import TOPOLOGIES, Slice, check_topology
 from zoo.plan.wires import wire_bytes

@@ -14,13 +14,14 @@ import pytest
 import train
 from zoo import assembly, cli
 from zoo.errors import ConfigError
+from zoo.fits import check_rows
 from zoo.mesh import MeshConfig, mesh_sizes
 from zoo.plan import Request, auto, requested
 from zoo.plan.abstract import abstract_data
 from zoo.plan.analytic import analysed
 from zoo.plan.candidates import flags, meshes, parts_of_a_batch
 from zoo.plan.gpus import cluster
-from zoo.plan.remedies import TooLarge, check_rows
+from zoo.plan.remedies import TooLarge
 from zoo.recipes import CHOICES, CONFIGS
 
 ROOT = Path(__file__).parents[1]

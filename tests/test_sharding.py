@@ -16,6 +16,7 @@ from zoo.mesh import AXES, MeshConfig, abstract_mesh, make_mesh
 from zoo.micro_batches import pipeline_of
 from zoo.models.gpt import GPTConfig
 from zoo.models.rnn import RNNConfig
+from zoo.recipes import CONFIGS
 from zoo.reporter import bubble, unspread
 from zoo.sharding import LETTERS, RULES, copied, placement, shardings
 
@@ -105,8 +106,13 @@ def test_impossible_mesh_sizes_are_refused(sizes):
 
 @eight_devices
 def test_rows_that_do_not_divide_over_the_shards_are_refused():
-    with pytest.raises(ConfigError, match="rows=6 does not divide over 8 batch shards"):
-        check_rows(6, mesh_of((4, 2, 1)), "rows")
+    recipe = CONFIGS["gpt_stdlib"]
+    recipe = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, batch_size=6), accumulate=1)
+    with pytest.raises(
+        ConfigError, match="=6 in accumulate=1 parts does not divide over 8 batch shards"
+    ) as error:
+        check_rows(recipe, mesh_of((4, 2, 1)).shape)
+    assert str(error.value).endswith("(mesh data=4 fsdp=2); give --data.batch-size 8 --accumulate 1")
 
 
 @eight_devices

@@ -246,7 +246,10 @@ def test_the_mesh_of_a_run_may_change_between_two_starts(text, capsys, monkeypat
         ("--mesh.slice 3", "mesh slice=3 data=-1 does not fit 8 devices"),
         ("--mesh.expert 2", "mesh.expert=2: GPTConfig has no experts to spread"),
         ("--mesh.pipeline 8", "does not divide over mesh pipeline=8"),
-        ("--mesh.data 8 --data.batch-size 12", "=12 does not divide over 8 batch shards"),
+        (
+            "--mesh.data 8 --data.batch-size 12",
+            "=12 in accumulate=1 parts does not divide over 8 batch shards",
+        ),
     ],
 )
 def test_a_mesh_that_cannot_be_is_refused_before_anything_is_written(text, capsys, flags, message):

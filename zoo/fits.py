@@ -1,6 +1,7 @@
 """Whether a mesh fits a model and its rows: what a run is refused for before it writes anything."""
 
 import math
+from collections.abc import Mapping
 
 import jax
 from jax.sharding import Mesh
@@ -10,14 +11,20 @@ from zoo.mesh import describe
 from zoo.sharding import LETTERS, RULES, shardings
 
 
-def check_rows(rows: int, mesh: Mesh, what: str) -> None:
-    """Raises ConfigError unless `rows` divide over the devices that split a batch."""
-    ways = math.prod(mesh.shape[axis] for axis in RULES["B"])
-    if rows % ways:
-        raise ConfigError(
-            f"{what}={rows} does not divide over {ways} batch shards "
-            f"({describe({axis: mesh.shape[axis] for axis in RULES['B']})}); use a multiple of {ways}"
-        )
+def check_rows(recipe, sizes: Mapping[str, int]) -> None:
+    """ConfigError where the rows of a micro-batch do not divide over the mesh, with numbers that do."""
+    ways = math.prod(sizes.get(axis, 1) for axis in RULES["B"])
+    rows, parts = recipe.data.batch_size, recipe.accumulate
+    if rows % parts == 0 and rows // parts % ways == 0:
+        return
+    batch = -(-rows // ways) * ways
+    a_chip, at_a_time = batch // ways, max(rows // parts, 1)  # no more rows at a time than the recipe has
+    accumulate = next(a for a in range(1, a_chip + 1) if a_chip % a == 0 and a_chip // a <= at_a_time)
+    split = describe({axis: sizes[axis] for axis in RULES["B"] if axis in sizes})
+    raise ConfigError(
+        f"data.batch_size={rows} in accumulate={parts} parts does not divide over {ways} batch shards "
+        f"({split}); give --data.batch-size {batch} --accumulate {accumulate}"
+    )
 
 
 def check_axes(model, length: int, mesh: Mesh) -> None:

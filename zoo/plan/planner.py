@@ -10,7 +10,7 @@ import jax
 
 from zoo.assembly import complete, step_of
 from zoo.errors import ConfigError, first_line
-from zoo.fits import check_axes
+from zoo.fits import check_axes, check_rows
 from zoo.mesh import mesh_sizes
 from zoo.metrics import print_result
 from zoo.plan import Request, auto, expected
@@ -23,7 +23,7 @@ from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster, is_cluster
 from zoo.plan.matmuls import made_anew, matmul_flops
 from zoo.plan.program import read_program
-from zoo.plan.remedies import TooLarge, check_rows, field_path, smallest_change
+from zoo.plan.remedies import TooLarge, field_path, smallest_change
 from zoo.plan.report import lines, record
 from zoo.plan.roofline import Roofline, roofline
 from zoo.plan.topology import Slice, check_topology, libtpu_version, prepare, quiet, start_on_cpu

@@ -9,7 +9,7 @@ from typing import Any
 
 from zoo.assembly import step_of
 from zoo.errors import ConfigError
-from zoo.mesh import describe
+from zoo.fits import check_rows
 from zoo.plan import expected
 from zoo.plan.abstract import placed_batch, placed_state
 from zoo.sharding import RULES
@@ -22,22 +22,6 @@ class TooLarge(ConfigError):
         super().__init__(message)
         self.asked = asked
         """Bytes."""
-
-
-def check_rows(recipe, sizes: Mapping[str, int]) -> None:
-    """ConfigError where the rows of a micro-batch do not divide over the mesh, with numbers that do."""
-    ways = math.prod(sizes.get(axis, 1) for axis in RULES["B"])
-    rows, parts = recipe.data.batch_size, recipe.accumulate
-    if rows % parts == 0 and rows // parts % ways == 0:
-        return
-    batch = -(-rows // ways) * ways
-    a_chip, at_a_time = batch // ways, max(rows // parts, 1)  # no more rows at a time than the recipe has
-    accumulate = next(a for a in range(1, a_chip + 1) if a_chip % a == 0 and a_chip // a <= at_a_time)
-    split = describe({axis: sizes[axis] for axis in RULES["B"] if axis in sizes})
-    raise ConfigError(
-        f"data.batch_size={rows} in accumulate={parts} parts does not divide over {ways} batch shards "
-        f"({split}); give --data.batch-size {batch} --accumulate {accumulate}"
-    )
 
 
 def smallest_change(recipe, data, place, mesh, scale: float) -> str:
