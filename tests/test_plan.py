@@ -20,7 +20,7 @@ import pytest
 from training import eight_devices, mesh_of
 
 import train
-from zoo import assembly, data
+from zoo import assembly, data, optim
 from zoo.errors import ConfigError
 from zoo.feed import training_batches
 from zoo.fits import check_rows
@@ -31,6 +31,7 @@ from zoo.plan.apart import Crashed
 from zoo.plan.chips import CHIPS, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster
+from zoo.plan.matmuls import matmul_flops, update_flops
 from zoo.plan.planner import asked_for
 from zoo.plan.program import read_program
 from zoo.plan.remedies import changes, needed_on, smallest_change
@@ -44,7 +45,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def step_on(mesh, **changes):
-    """(parts, recipe, state, batch, compiled program) of a tiny float32 GPT on the eight CPU devices."""
+    """(parts, recipe, state, batch) of a tiny float32 GPT on the eight CPU devices."""
     model = GPTConfig(vocab_size=256, max_length=32, num_layers=2, num_heads=8, d_model=64, dropout_rate=0.0)
     rows = {"tokenizer": "byte", "vocab_size": 0, "length": 32, "batch_size": 16}
     recipe = dataclasses.replace(
@@ -66,6 +67,20 @@ def memory_on(mesh, parts, recipe, state, batch):
 def compiled_on(mesh, parts, state, batch):
     with jax.set_mesh(mesh):
         return parts.compiled(mesh).lower(state, batch).compile()
+
+
+def test_what_the_optimizer_multiplies_is_told_apart():
+    """Of Muon's step all matmuls that AdamW's has not; losses have branches too, and are none of it."""
+    mesh = mesh_of()
+    found = []
+    for optimizer in (optim.Muon(), optim.AdamW()):
+        _, recipe, _, batch = step_on(mesh)
+        parts = assembly.step_of(dataclasses.replace(recipe, optimizer=optimizer), abstract_data(recipe))
+        program = read_program(compiled_on(mesh, parts, placed_state(parts, mesh), batch).as_text())
+        found.append((matmul_flops(program), update_flops(program)))
+    (muon, of_update), (adamw, none) = found
+    assert none == 0
+    assert of_update == pytest.approx(muon - adamw) and of_update > 0.1 * adamw
 
 
 @eight_devices

@@ -15,19 +15,42 @@ import re
 
 from zoo.plan.program import Array, Computation, Instruction, Program
 
+UPDATE = 'op_name="jit(step)/cond"'  # TrainStep.updated's (zoo/step.py)
 PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 
 
 def matmul_flops(program: Program) -> float:
     """Per device and call."""
-    total = 0.0
-    for name, computation in program.computations.items():
-        for instruction in computation.instructions.values():
-            if instruction.opcode in ("dot", "convolution"):
-                total += program.runs[name] * flops_of(computation, instruction)
-            if instruction.opcode == "custom-call":
-                total += program.runs[name] * kernel_flops(computation, instruction)
-    return total
+    return sum(flops_within(program, name) for name in program.computations)
+
+
+def update_flops(program: Program) -> float:
+    """Of matmul_flops, the optimizer's own: those of the branch that a train step's update is."""
+    of_update: set[str] = set()
+    waiting = [
+        called
+        for computation in program.computations.values()
+        for instruction in computation.instructions.values()
+        if instruction.opcode == "conditional" and UPDATE in instruction.rest
+        for called in instruction.called
+    ]
+    while waiting:
+        name = waiting.pop()
+        if name in program.computations and name not in of_update:
+            of_update.add(name)
+            waiting += [c for i in program.computations[name].instructions.values() for c in i.called]
+    return sum(flops_within(program, name) for name in of_update)
+
+
+def flops_within(program: Program, name: str) -> float:
+    """Of one computation, as often as it runs, without those that it calls."""
+    computation, total = program.computations[name], 0.0
+    for instruction in computation.instructions.values():
+        if instruction.opcode in ("dot", "convolution"):
+            total += flops_of(computation, instruction)
+        if instruction.opcode == "custom-call":
+            total += kernel_flops(computation, instruction)
+    return program.runs[name] * total
 
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:

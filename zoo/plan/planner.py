@@ -21,7 +21,7 @@ from zoo.plan.candidates import meshes, value
 from zoo.plan.chips import TPU, GiB
 from zoo.plan.collectives import Collective, collectives_of
 from zoo.plan.gpus import cluster, is_cluster
-from zoo.plan.matmuls import made_anew, matmul_flops
+from zoo.plan.matmuls import made_anew, matmul_flops, update_flops
 from zoo.plan.program import read_program
 from zoo.plan.remedies import TooLarge, field_path, smallest_change
 from zoo.plan.report import lines, record
@@ -59,6 +59,8 @@ class Plan:
     compiled_flops: float
     remade_flops: float
     """Of them, what attention's kernels compute more than once for each other."""
+    update_flops: float
+    """Of them, the optimizer's."""
     memory_bytes: float
     collectives: list[Collective]
     expected_wire: dict[str, float]
@@ -184,6 +186,7 @@ def planned(request: Request, recipe, data, place: Slice) -> Plan:
         model_flops=recipe.model.flops_per_token(data.cfg.length).full * tokens / mesh.size,
         compiled_flops=flops,
         remade_flops=made_anew(program),
+        update_flops=update_flops(program),
         memory_bytes=moved,
         collectives=collectives,
         expected_wire=wire_bytes(parts, recipe.model, batch, mesh),

@@ -29,6 +29,7 @@ def record(plan) -> dict[str, Any]:
         "compiled_flops": plan.compiled_flops,
         "flops_ratio": plan.compiled_flops / plan.model_flops,
         "flops_ratio_without_remade": (plan.compiled_flops - plan.remade_flops) / plan.model_flops,
+        "flops_ratio_of_update": plan.update_flops / plan.model_flops,
         "memory_traffic_bytes": plan.memory_bytes,
         "wire_bytes": {axis: round(total) for axis, (total, _) in by_axis(plan).items()},
         "expected_wire_bytes": {axis: round(size) for axis, size in plan.expected_wire.items()},
@@ -107,10 +108,12 @@ def lines(plan) -> list[str]:
     chip = plan.chip
     head = chip.hbm_bytes - plan.total_bytes
     ratio = plan.compiled_flops / plan.model_flops
-    remade = ""
+    apart = ""
     if plan.remade_flops:
         share = (plan.compiled_flops - plan.remade_flops) / plan.model_flops
-        remade = f", {share:.3f} without the scores that attention's kernels make anew for each other"
+        apart = f", {share:.3f} without the scores that attention's kernels make anew for each other"
+    if plan.update_flops:
+        apart += f", {plan.update_flops / plan.model_flops:.3f} of it in the optimizer's update"
     told = [
         f"plan     {plan.recipe.name} on {plan.request.topology}, {plan.chips} chips, "
         f"{describe(plan.mesh_sizes)}; compiled in {plan.compile_s:.0f} s, never run: all below is predicted",
@@ -121,7 +124,7 @@ def lines(plan) -> list[str]:
         f"{gib(plan.estimated.arguments)} state and batch",
         *([f"host     {gib(plan.host_bytes)} of its memory a chip, offloaded"] if plan.host_bytes else []),
         f"FLOPs    a chip and step: {plan.compiled_flops:.4g} in the compiled matmuls, "
-        f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}{remade}",
+        f"{plan.model_flops:.4g} in the model (6 N + 12 L d T a token); ratio {ratio:.3f}{apart}",
         f"traffic  {plan.memory_bytes:.4g} bytes between a chip and its memory, at least",
     ]
     for (kind, axes, beside), (number, runs, size) in by_kind(plan).items():
