@@ -146,6 +146,14 @@ def by_axes(program: dict) -> dict[str, float]:
     return dict(sent)
 
 
+def logits_in(program: dict, sizes: tuple) -> list:
+    """Shapes of what has the vocabulary's size and is no table's or its gradient's, V x D or a chip's part of
+    it, and no bias."""
+    of_table, part = {D, D // sizes[1]}, V * D // sizes[1]
+    shapes = [each["shape"] for each in program["collectives"]]
+    return [s for s in shapes if V in s and s != [V] and not of_table & set(s) and math.prod(s) != part]
+
+
 @budgets
 def test_no_more_collectives_and_bytes_than_their_budget(family, sizes):
     program = moved(family, sizes)
@@ -167,12 +175,7 @@ def test_the_other_axes_send_no_more_than_their_budget(family, mesh):
 
 @budgets
 def test_logits_stay_where_they_are(family, sizes):
-    """What has the vocabulary's size is moved as a table or its gradient, V x D or a chip's part of it, or as
-    a bias."""
-    shapes = [each["shape"] for each in moved(family, sizes)["collectives"]]
-    of_table = {D, D // sizes[1]}
-    part = V * D // sizes[1]
-    assert not [s for s in shapes if V in s and s != [V] and not of_table & set(s) and math.prod(s) != part]
+    assert not logits_in(moved(family, sizes), sizes)
 
 
 @pytest.mark.parametrize(
@@ -212,8 +215,7 @@ def test_many_chips_send_what_few_do(topology, sizes):
     program = programs("gpt", topology, (sizes,))[sizes]
     sent, closed = sum(by_axes(program).values()), sum(program["closed"].values())
     assert closed <= sent <= 2.3 * closed
-    shapes = [each["shape"] for each in program["collectives"]]
-    assert not [s for s in shapes if V in s and s != [V] and not {D, D // sizes[1]} & set(s)]
+    assert not logits_in(program, sizes)
 
 
 SLICES = """
