@@ -82,6 +82,7 @@ def classes(case: str):
 @contextlib.contextmanager
 def doubled():
     """In here, what transformers calls float is float64."""
+    import safetensors.torch  # noqa: F401  its table of dtypes is made at its import, and is to have float32
     import torch
 
     usual = torch.float, torch.float32, torch.Tensor.float, torch.get_default_dtype()
