@@ -224,8 +224,8 @@ def _sum_of_copies(letters, rows, _, gradient):
     shape, mesh = gradient.shape[1:], jax.sharding.get_abstract_mesh()
     free, stored = free_axes(mesh), placement(letters, shape, mesh)
     held = axes_of(stored)
-    divides = shape[0] % math.prod(free[axis] for axis in held) == 0
-    by_rows = (held or None, *[None] * (len(shape) - 1)) if divides else tuple(stored)
+    is_even = shape[0] % math.prod(free[axis] for axis in held) == 0
+    by_rows = (held or None, *[None] * (len(shape) - 1)) if is_even else tuple(stored)
     parts = [axis for axis in RULES["B"] if free[axis] > 1]
     others = [axis for axis in parts if axis not in held]
 
