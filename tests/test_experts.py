@@ -15,7 +15,8 @@ from zoo import sharding
 from zoo.distill import Distill, Lesson
 from zoo.errors import CheckpointError, ConfigError
 from zoo.models.decoder_config import DecoderConfig
-from zoo.models.experts import Experts, NoExperts, block_rows, gauges, grouped, layout, spread
+from zoo.models.experts import Experts, NoExperts, block_rows, gauges, layout, spread
+from zoo.models.grouped import by_instruction, grouped, part_rows
 from zoo.plan.collectives import collectives_of
 from zoo.plan.program import read_program
 from zoo.pretrained import decoder
@@ -92,6 +93,30 @@ def test_a_product_by_blocks_is_that_of_the_instruction_that_a_tpu_has():
         want = jax.lax.ragged_dot(x_SD, w_XDF, size_X)
     used = int(size_X.sum())  # what is behind is not defined
     np.testing.assert_allclose(got[:used], want[:used], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "sizes",
+    [[512, 0, 1024, 384], [64] * 8, [0, 1152], [8] * 24, [128]],
+    ids=["few", "less than a part", "one is empty", "many", "one alone"],
+)
+def test_a_tpus_gradients_of_groups_are_those_of_each_group_alone(sizes):
+    """Rows behind the last group's are no number, and touch nothing."""
+    rng, used, D, F = np.random.default_rng(0), sum(sizes), 6, 10
+    x_SD, w_XDF = rng.standard_normal((used + 72, D)), rng.standard_normal((len(sizes), D, F))
+    y_SF = rng.standard_normal((used + 72, F))
+    x_SD[used:] = y_SF[used:] = np.nan
+    with jax.enable_x64(True):
+        _, pull_back = jax.vjp(lambda x, w: by_instruction(x, w, jnp.array(sizes)), x_SD, w_XDF)
+        dx_SD, dw_XDF = jit(pull_back)(jnp.asarray(y_SF))
+    for group, end in enumerate(np.cumsum(sizes)):
+        its = slice(end - sizes[group], end)
+        np.testing.assert_allclose(dx_SD[its], y_SF[its] @ w_XDF[group].T, rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(dw_XDF[group], x_SD[its].T @ y_SF[its], rtol=1e-12, atol=1e-11)
+
+
+def test_a_part_has_a_groups_rows_on_average_or_what_a_tpu_multiplies_at_once():
+    assert [part_rows(S, X) for S, X in ((8_192, 64), (8_192, 2), (2_400, 8), (64, 8))] == [128, 512, 256, 64]
 
 
 def test_a_block_has_one_row_where_experts_are_many_and_no_more_than_the_picks_of_an_expert():

@@ -364,6 +364,19 @@ def test_a_kernels_own_attributes_may_go_over_several_lines():
     assert program.runs == {"body": 1.0, "main": 1.0}
 
 
+def test_the_kernel_of_groups_multiplies_each_row_with_one_matrix():
+    text = """HloModule jit_step, is_scheduled=true
+
+ENTRY %main (n: s32[8], x: bf16[1024,64], w: bf16[8,64,256]) -> bf16[1024,256] {
+  %n = s32[8]{0} parameter(0)
+  %x = bf16[1024,64]{1,0} parameter(1)
+  %w = bf16[8,64,256]{2,1,0} parameter(2)
+  ROOT %ragged-dot-none.1 = bf16[1024,256]{1,0} custom-call(%n, %x, %w), custom_call_target="tpu_custom_call"
+}
+"""
+    assert matmul_flops(read_program(text)) == 2 * 1024 * 64 * 256
+
+
 def test_what_a_kernel_makes_anew_is_all_but_two_of_its_products():
     """Of splash's 2, 3 and 4 products the forward kernel repeats none, the backward ones 1 and 2."""
     kernels = "\n".join(

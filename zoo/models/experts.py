@@ -29,6 +29,7 @@ import jax.numpy as jnp
 
 from zoo.errors import ConfigError
 from zoo.layers import ACTIVATIONS, Linear, dropout, dropout_key, normal, parameter
+from zoo.models.grouped import grouped
 from zoo.models.transformer_config import branch_std
 from zoo.sharding import constrain, placement
 
@@ -221,27 +222,3 @@ def layout(chosen, X: int, rows: int):
     place = jnp.zeros(A, jnp.int32).at[order].set(row, unique_indices=True)
     pick_S = jnp.full(S, A, jnp.int32).at[row].set(order, mode="drop")
     return place, pick_S, size_X
-
-
-def grouped(x_SD, w_XDF, *, size_X, rows: int):
-    """The first size_X[0] rows of `x` times w[0], the next size_X[1] times w[1], ...; sizes are whole blocks.
-
-    A TPU has an instruction for that, which other compilers make a matmul of every row with every expert of.
-    Those are given a matmul a block instead. What comes behind the last expert's rows is not defined.
-
-    For the gradient of `w` libtpu 0.0.42.1 has no such instruction, and multiplies all rows for all experts:
-    of 8 experts the three products cost 10 / 3 times what they would (benchmarks/README.md).
-    """
-
-    def by_blocks(x_SD, w_XDF, size_X):
-        blocks = len(x_SD) // rows
-        expert_G = jnp.searchsorted(jnp.cumsum(size_X), jnp.arange(blocks) * rows, side="right")
-        w_GDF = jnp.take(w_XDF, expert_G, axis=0, mode="clip")
-        return (x_SD.reshape(blocks, rows, -1) @ w_GDF).reshape(len(x_SD), -1)
-
-    def by_instruction(x_SD, w_XDF, size_X):
-        if len(w_XDF) == 1:  # libtpu 0.0.42.1 fails to compile it for one expert alone: a second has no rows
-            w_XDF, size_X = jnp.pad(w_XDF, ((0, 1), (0, 0), (0, 0))), jnp.pad(size_X, (0, 1))
-        return jax.lax.ragged_dot(x_SD, w_XDF, size_X)
-
-    return jax.lax.platform_dependent(x_SD, w_XDF, size_X, tpu=by_instruction, default=by_blocks)

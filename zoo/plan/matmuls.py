@@ -4,10 +4,10 @@ A TPU writes them all as convolutions. Heads and rows of attention are then "pos
 dilated inputs, of which most meet only holes: what is counted is the pairs that meet a number, as XLA's own
 count does (HloCostAnalysis).
 
-A kernel's matmuls are in no program's text. Splash attention (zoo/kernels/splash.py) multiplies queries with
-keys and scores with values forward, and backward makes the scores anew in each of its two kernels: 2, 3 and 4
-products of all queries with all keys. Blocks that see nothing are counted, though it skips them, as the
-model's own FLOPs count attention in full.
+A kernel's matmuls are in no program's text. ragged_dot multiplies every row with one matrix. Splash attention
+(zoo/kernels/splash.py) multiplies queries with keys and scores with values forward, and backward makes the
+scores anew in each of its two kernels: 2, 3 and 4 products of all queries with all keys. Blocks that see
+nothing are counted, though it skips them, as the model's own FLOPs count attention in full.
 """
 
 import math
@@ -16,6 +16,7 @@ import re
 from zoo.plan.program import Array, Computation, Instruction, Program
 
 UPDATE = 'op_name="jit(step)/cond"'  # TrainStep.updated's (zoo/step.py)
+RAGGED = "ragged-dot-none"
 PRODUCTS = {"splash_mha_fwd": 2, "splash_mha_dq": 3, "splash_mha_dkv": 4}
 
 
@@ -54,13 +55,16 @@ def flops_within(program: Program, name: str) -> float:
 
 
 def kernel_flops(computation: Computation, instruction: Instruction) -> float:
-    """Of splash attention, by its queries [..., T, K] and keys [..., S, K]; 0 of other calls."""
-    products = products_of(instruction)
-    if not products:
-        return 0.0
-    arrays = [array for name in instruction.operands for array in computation.arrays(name)]
-    queries, keys = [array.shape for array in arrays if len(array.shape) > 2 and "f" in array.dtype][:2]
-    return 2.0 * products * math.prod(queries) * keys[-2]
+    """Of splash attention, by its queries [..., T, K] and keys [..., S, K]; of ragged_dot, by its result
+    [S, N] and its matrices [X, K, N]; 0 of other calls."""
+    floats = [a.shape for name in instruction.operands for a in computation.arrays(name) if "f" in a.dtype]
+    if products := products_of(instruction):
+        queries, keys = [shape for shape in floats if len(shape) > 2][:2]
+        return 2.0 * products * math.prod(queries) * keys[-2]
+    if instruction.name.startswith(RAGGED):
+        width = next(shape[1] for shape in floats if len(shape) == 3)
+        return 2.0 * math.prod(instruction.arrays[0].shape) * width
+    return 0.0
 
 
 def made_anew(program: Program) -> float:
