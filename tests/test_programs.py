@@ -75,6 +75,7 @@ def test_no_step_holds_all_logits(family):
     assert 0 < here(family)["widest array of words"] <= ROWS * T * V // 4
 
 
+@on_this_cpu
 @families
 def test_matmuls_are_handed_over_in_bfloat16(family):
     found = here(family)
