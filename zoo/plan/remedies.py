@@ -33,22 +33,32 @@ def smallest_change(recipe, data, place, mesh, scale: float) -> str:
         if needed <= place.chip.hbm_bytes:
             return f"{flags} should ({needed / 2**30:.1f} GiB by the closed form)"
     none = "no recomputation, accumulation or mesh of it would"
-    for larger in place.larger():
-        times, over = divmod(larger.count, math.prod(sizes.values()))
-        wide = sizes | {"fsdp": sizes["fsdp"] * times}
-        begun = in_fewer_parts(recipe, wide)
-        for flags, changed, other in [] if over else [("", begun, wide), *changes(begun, wide)]:
-            needed = needed_on(changed, data, larger, other) * scale
-            if needed <= larger.chip.hbm_bytes:
-                spread = "" if "--mesh.fsdp" in flags else f"--mesh.fsdp {other['fsdp']} "
-                cut = "--accumulate" in flags or changed.accumulate == recipe.accumulate
-                parts = "" if cut else f" --accumulate {changed.accumulate}"
-                told = f"{larger.name} should, with {spread}{flags}".rstrip() + parts
-                return f"{none}; {told} ({needed / 2**30:.1f} GiB by the closed form)"
+    if told := next_larger(recipe, data, place, sizes, scale):
+        return f"{none}; {told}"
     return (
         f"{none}, nor would a larger one of its kind with {recipe.data.batch_size} rows: take more rows and "
         "devices, chips with more memory, or a smaller model"
     )
+
+
+def next_larger(recipe, data, place, sizes: dict[str, int], scale: float) -> str:
+    """The next larger place that holds the step, and with which flags; empty where none does."""
+    for larger in place.larger():
+        times, over = divmod(larger.count, math.prod(sizes.values()))
+        if over:
+            continue
+        wide = sizes | {"fsdp": sizes["fsdp"] * times}
+        begun = in_fewer_parts(recipe, wide)
+        for flags, changed, other in [("", begun, wide), *changes(begun, wide)]:
+            needed = needed_on(changed, data, larger, other) * scale
+            if needed > larger.chip.hbm_bytes:
+                continue
+            if "--mesh.fsdp" not in flags:
+                flags = f"--mesh.fsdp {other['fsdp']} {flags}".rstrip()
+            if "--accumulate" not in flags and changed.accumulate != recipe.accumulate:
+                flags += f" --accumulate {changed.accumulate}"
+            return f"{larger.name} should, with {flags} ({needed / 2**30:.1f} GiB by the closed form)"
+    return ""
 
 
 def in_fewer_parts(recipe, sizes: Mapping[str, int]):
